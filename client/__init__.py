@@ -1,0 +1,1 @@
+"""Client library: files over chunks, and the FUSE mount."""

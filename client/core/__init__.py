@@ -1,0 +1,1 @@
+"""Pure client logic: layout and planning."""

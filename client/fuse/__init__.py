@@ -1,0 +1,1 @@
+"""FUSE bindings over `Operations`."""

@@ -1,0 +1,1 @@
+"""Routing- and retry-aware views of the services."""

@@ -1,0 +1,1 @@
+"""KV cache for inference engines: not built yet."""

@@ -1,0 +1,1 @@
+"""Metadata service: the namespace, every operation one transaction."""

@@ -1,0 +1,1 @@
+"""Pure namespace operations: all effects go through the transaction."""

@@ -1,0 +1,1 @@
+"""Cluster manager: membership, routing, configuration."""

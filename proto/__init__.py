@@ -1,0 +1,1 @@
+"""The contracts: messages, services, error kinds. Imports nothing of ours."""

@@ -1,0 +1,337 @@
+from luciole.proto import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class NodeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_KIND_UNSPECIFIED: _ClassVar[NodeKind]
+    MGMTD: _ClassVar[NodeKind]
+    META: _ClassVar[NodeKind]
+    STORAGE: _ClassVar[NodeKind]
+
+class NodeState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_STATE_UNSPECIFIED: _ClassVar[NodeState]
+    CONNECTED: _ClassVar[NodeState]
+    FAILED: _ClassVar[NodeState]
+    DISABLED: _ClassVar[NodeState]
+
+class PublicState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PUBLIC_STATE_UNSPECIFIED: _ClassVar[PublicState]
+    SERVING: _ClassVar[PublicState]
+    LAST_SERVING: _ClassVar[PublicState]
+    SYNCING: _ClassVar[PublicState]
+    WAITING: _ClassVar[PublicState]
+    OFFLINE: _ClassVar[PublicState]
+
+class LocalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOCAL_STATE_UNSPECIFIED: _ClassVar[LocalState]
+    LOCAL_UP_TO_DATE: _ClassVar[LocalState]
+    LOCAL_ONLINE: _ClassVar[LocalState]
+    LOCAL_OFFLINE: _ClassVar[LocalState]
+NODE_KIND_UNSPECIFIED: NodeKind
+MGMTD: NodeKind
+META: NodeKind
+STORAGE: NodeKind
+NODE_STATE_UNSPECIFIED: NodeState
+CONNECTED: NodeState
+FAILED: NodeState
+DISABLED: NodeState
+PUBLIC_STATE_UNSPECIFIED: PublicState
+SERVING: PublicState
+LAST_SERVING: PublicState
+SYNCING: PublicState
+WAITING: PublicState
+OFFLINE: PublicState
+LOCAL_STATE_UNSPECIFIED: LocalState
+LOCAL_UP_TO_DATE: LocalState
+LOCAL_ONLINE: LocalState
+LOCAL_OFFLINE: LocalState
+
+class Node(_message.Message):
+    __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    RPC_PORT_FIELD_NUMBER: _ClassVar[int]
+    GRPC_PORT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    kind: NodeKind
+    state: NodeState
+    host: str
+    rpc_port: int
+    grpc_port: int
+    generation: int
+    def __init__(self, node_id: _Optional[int] = ..., kind: _Optional[_Union[NodeKind, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., host: _Optional[str] = ..., rpc_port: _Optional[int] = ..., grpc_port: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class ChainTarget(_message.Message):
+    __slots__ = ("target_id", "state")
+    TARGET_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    target_id: int
+    state: PublicState
+    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[PublicState, str]] = ...) -> None: ...
+
+class Chain(_message.Message):
+    __slots__ = ("chain_id", "version", "targets", "preferred_order")
+    CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    PREFERRED_ORDER_FIELD_NUMBER: _ClassVar[int]
+    chain_id: int
+    version: int
+    targets: _containers.RepeatedCompositeFieldContainer[ChainTarget]
+    preferred_order: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, chain_id: _Optional[int] = ..., version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[ChainTarget, _Mapping]]] = ..., preferred_order: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ChainTable(_message.Message):
+    __slots__ = ("table_id", "version", "chain_ids")
+    TABLE_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_IDS_FIELD_NUMBER: _ClassVar[int]
+    table_id: int
+    version: int
+    chain_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, table_id: _Optional[int] = ..., version: _Optional[int] = ..., chain_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("target_id", "node_id", "disk", "chain_id")
+    TARGET_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    target_id: int
+    node_id: int
+    disk: int
+    chain_id: int
+    def __init__(self, target_id: _Optional[int] = ..., node_id: _Optional[int] = ..., disk: _Optional[int] = ..., chain_id: _Optional[int] = ...) -> None: ...
+
+class Routing(_message.Message):
+    __slots__ = ("version", "cluster_id", "nodes", "targets", "chains", "tables")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    cluster_id: str
+    nodes: _containers.RepeatedCompositeFieldContainer[Node]
+    targets: _containers.RepeatedCompositeFieldContainer[Target]
+    chains: _containers.RepeatedCompositeFieldContainer[Chain]
+    tables: _containers.RepeatedCompositeFieldContainer[ChainTable]
+    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., chains: _Optional[_Iterable[_Union[Chain, _Mapping]]] = ..., tables: _Optional[_Iterable[_Union[ChainTable, _Mapping]]] = ...) -> None: ...
+
+class TargetReport(_message.Message):
+    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk")
+    TARGET_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    RESYNC_DONE_FIELD_NUMBER: _ClassVar[int]
+    RESYNC_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
+    target_id: int
+    state: LocalState
+    chain_version: int
+    used_bytes: int
+    capacity_bytes: int
+    free_bytes: int
+    chunks: int
+    resync_done: int
+    resync_total: int
+    disk: int
+    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ...) -> None: ...
+
+class RegisterNodeRequest(_message.Message):
+    __slots__ = ("cluster_id", "node", "targets")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    node: Node
+    targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
+    def __init__(self, cluster_id: _Optional[str] = ..., node: _Optional[_Union[Node, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ...) -> None: ...
+
+class RegisterNodeReply(_message.Message):
+    __slots__ = ("routing_version", "lease_ms")
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    lease_ms: int
+    def __init__(self, routing_version: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ("cluster_id", "node_id", "generation", "targets", "config_version")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_VERSION_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    node_id: int
+    generation: int
+    targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
+    config_version: int
+    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[int] = ..., generation: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., config_version: _Optional[int] = ...) -> None: ...
+
+class HeartbeatReply(_message.Message):
+    __slots__ = ("routing_version", "config_version", "lease_ms")
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    config_version: int
+    lease_ms: int
+    def __init__(self, routing_version: _Optional[int] = ..., config_version: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+
+class GetRoutingRequest(_message.Message):
+    __slots__ = ("known_version", "wait_ms")
+    KNOWN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    known_version: int
+    wait_ms: int
+    def __init__(self, known_version: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class GetRoutingReply(_message.Message):
+    __slots__ = ("version", "routing")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROUTING_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    routing: Routing
+    def __init__(self, version: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ...) -> None: ...
+
+class CreateChainsRequest(_message.Message):
+    __slots__ = ("replicas", "chains_per_target", "allow_shared_nodes")
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_PER_TARGET_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_SHARED_NODES_FIELD_NUMBER: _ClassVar[int]
+    replicas: int
+    chains_per_target: int
+    allow_shared_nodes: bool
+    def __init__(self, replicas: _Optional[int] = ..., chains_per_target: _Optional[int] = ..., allow_shared_nodes: _Optional[bool] = ...) -> None: ...
+
+class CreateChainsReply(_message.Message):
+    __slots__ = ("routing_version", "chains")
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    chains: int
+    def __init__(self, routing_version: _Optional[int] = ..., chains: _Optional[int] = ...) -> None: ...
+
+class GetConfigRequest(_message.Message):
+    __slots__ = ("service",)
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    def __init__(self, service: _Optional[str] = ...) -> None: ...
+
+class GetConfigReply(_message.Message):
+    __slots__ = ("version", "content")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    content: str
+    def __init__(self, version: _Optional[int] = ..., content: _Optional[str] = ...) -> None: ...
+
+class SetConfigRequest(_message.Message):
+    __slots__ = ("service", "content")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    content: str
+    def __init__(self, service: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+
+class SetConfigReply(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class ClientSession(_message.Message):
+    __slots__ = ("client_id", "host", "mount_point", "kind", "pid", "started_ns", "last_seen_ns")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    MOUNT_POINT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STARTED_NS_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_NS_FIELD_NUMBER: _ClassVar[int]
+    client_id: bytes
+    host: str
+    mount_point: str
+    kind: str
+    pid: int
+    started_ns: int
+    last_seen_ns: int
+    def __init__(self, client_id: _Optional[bytes] = ..., host: _Optional[str] = ..., mount_point: _Optional[str] = ..., kind: _Optional[str] = ..., pid: _Optional[int] = ..., started_ns: _Optional[int] = ..., last_seen_ns: _Optional[int] = ...) -> None: ...
+
+class ExtendClientSessionRequest(_message.Message):
+    __slots__ = ("cluster_id", "session")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    session: ClientSession
+    def __init__(self, cluster_id: _Optional[str] = ..., session: _Optional[_Union[ClientSession, _Mapping]] = ...) -> None: ...
+
+class ExtendClientSessionReply(_message.Message):
+    __slots__ = ("routing_version", "lease_ms")
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    lease_ms: int
+    def __init__(self, routing_version: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+
+class EndClientSessionRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: bytes
+    def __init__(self, client_id: _Optional[bytes] = ...) -> None: ...
+
+class ListClientSessionsReply(_message.Message):
+    __slots__ = ("sessions", "bootstrapping")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    BOOTSTRAPPING_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[ClientSession]
+    bootstrapping: bool
+    def __init__(self, sessions: _Optional[_Iterable[_Union[ClientSession, _Mapping]]] = ..., bootstrapping: _Optional[bool] = ...) -> None: ...
+
+class NodeStatus(_message.Message):
+    __slots__ = ("node", "last_heartbeat_age_ms", "targets")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    LAST_HEARTBEAT_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    last_heartbeat_age_ms: int
+    targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., last_heartbeat_age_ms: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ...) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("routing", "nodes", "clients", "capacity_bytes", "free_bytes", "used_bytes", "bootstrapping")
+    ROUTING_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BOOTSTRAPPING_FIELD_NUMBER: _ClassVar[int]
+    routing: Routing
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
+    clients: _containers.RepeatedCompositeFieldContainer[ClientSession]
+    capacity_bytes: int
+    free_bytes: int
+    used_bytes: int
+    bootstrapping: bool
+    def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., clients: _Optional[_Iterable[_Union[ClientSession, _Mapping]]] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., bootstrapping: _Optional[bool] = ...) -> None: ...

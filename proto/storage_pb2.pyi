@@ -1,0 +1,230 @@
+from luciole.proto import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class UpdateKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UPDATE_KIND_UNSPECIFIED: _ClassVar[UpdateKind]
+    WRITE: _ClassVar[UpdateKind]
+    TRUNCATE: _ClassVar[UpdateKind]
+    REPLACE: _ClassVar[UpdateKind]
+    REMOVE: _ClassVar[UpdateKind]
+UPDATE_KIND_UNSPECIFIED: UpdateKind
+WRITE: UpdateKind
+TRUNCATE: UpdateKind
+REPLACE: UpdateKind
+REMOVE: UpdateKind
+
+class VersionedChain(_message.Message):
+    __slots__ = ("chain_id", "version")
+    CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    chain_id: int
+    version: int
+    def __init__(self, chain_id: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
+class UpdateTag(_message.Message):
+    __slots__ = ("client_id", "channel", "sequence")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    client_id: bytes
+    channel: int
+    sequence: int
+    def __init__(self, client_id: _Optional[bytes] = ..., channel: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class WriteIO(_message.Message):
+    __slots__ = ("chain", "chunk_id", "chunk_size", "kind", "offset", "length", "checksums", "tag")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    chunk_id: bytes
+    chunk_size: int
+    kind: UpdateKind
+    offset: int
+    length: int
+    checksums: _containers.RepeatedScalarFieldContainer[int]
+    tag: UpdateTag
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., chunk_size: _Optional[int] = ..., kind: _Optional[_Union[UpdateKind, str]] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ..., tag: _Optional[_Union[UpdateTag, _Mapping]] = ...) -> None: ...
+
+class WriteResult(_message.Message):
+    __slots__ = ("error", "version", "length")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    error: _common_pb2.Error
+    version: int
+    length: int
+    def __init__(self, error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ..., version: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class WriteRequest(_message.Message):
+    __slots__ = ("ios", "data")
+    IOS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ios: _containers.RepeatedCompositeFieldContainer[WriteIO]
+    data: bytes
+    def __init__(self, ios: _Optional[_Iterable[_Union[WriteIO, _Mapping]]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class WriteReply(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[WriteResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[WriteResult, _Mapping]]] = ...) -> None: ...
+
+class ForwardRequest(_message.Message):
+    __slots__ = ("io", "version", "syncing", "result_length", "data")
+    IO_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SYNCING_FIELD_NUMBER: _ClassVar[int]
+    RESULT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    io: WriteIO
+    version: int
+    syncing: bool
+    result_length: int
+    data: bytes
+    def __init__(self, io: _Optional[_Union[WriteIO, _Mapping]] = ..., version: _Optional[int] = ..., syncing: _Optional[bool] = ..., result_length: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ForwardReply(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: WriteResult
+    def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
+
+class ReadIO(_message.Message):
+    __slots__ = ("chain", "chunk_id", "offset", "length", "relaxed")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    RELAXED_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    chunk_id: bytes
+    offset: int
+    length: int
+    relaxed: bool
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., relaxed: _Optional[bool] = ...) -> None: ...
+
+class ReadResult(_message.Message):
+    __slots__ = ("error", "length", "version", "checksums")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    error: _common_pb2.Error
+    length: int
+    version: int
+    checksums: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ..., length: _Optional[int] = ..., version: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ReadRequest(_message.Message):
+    __slots__ = ("ios",)
+    IOS_FIELD_NUMBER: _ClassVar[int]
+    ios: _containers.RepeatedCompositeFieldContainer[ReadIO]
+    def __init__(self, ios: _Optional[_Iterable[_Union[ReadIO, _Mapping]]] = ...) -> None: ...
+
+class ReadReply(_message.Message):
+    __slots__ = ("results", "data")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ReadResult]
+    data: bytes
+    def __init__(self, results: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class QueryVersionRequest(_message.Message):
+    __slots__ = ("chain", "chunk_id")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    chunk_id: bytes
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ...) -> None: ...
+
+class QueryVersionReply(_message.Message):
+    __slots__ = ("found", "committed_version")
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    found: bool
+    committed_version: int
+    def __init__(self, found: _Optional[bool] = ..., committed_version: _Optional[int] = ...) -> None: ...
+
+class RemoveRangeRequest(_message.Message):
+    __slots__ = ("chain", "begin", "end", "limit")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    begin: bytes
+    end: bytes
+    limit: int
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., begin: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class RemoveRangeReply(_message.Message):
+    __slots__ = ("removed", "more")
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    removed: int
+    more: bool
+    def __init__(self, removed: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
+
+class SyncRequest(_message.Message):
+    __slots__ = ("chains", "forwarded")
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    FORWARDED_FIELD_NUMBER: _ClassVar[int]
+    chains: _containers.RepeatedCompositeFieldContainer[VersionedChain]
+    forwarded: bool
+    def __init__(self, chains: _Optional[_Iterable[_Union[VersionedChain, _Mapping]]] = ..., forwarded: _Optional[bool] = ...) -> None: ...
+
+class ChunkInfo(_message.Message):
+    __slots__ = ("chunk_id", "committed_version", "pending_version", "length", "checksum", "allocated")
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PENDING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATED_FIELD_NUMBER: _ClassVar[int]
+    chunk_id: bytes
+    committed_version: int
+    pending_version: int
+    length: int
+    checksum: int
+    allocated: int
+    def __init__(self, chunk_id: _Optional[bytes] = ..., committed_version: _Optional[int] = ..., pending_version: _Optional[int] = ..., length: _Optional[int] = ..., checksum: _Optional[int] = ..., allocated: _Optional[int] = ...) -> None: ...
+
+class ListChunksRequest(_message.Message):
+    __slots__ = ("target_id", "begin", "end", "limit")
+    TARGET_ID_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    target_id: int
+    begin: bytes
+    end: bytes
+    limit: int
+    def __init__(self, target_id: _Optional[int] = ..., begin: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListChunksReply(_message.Message):
+    __slots__ = ("chunks", "more")
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[ChunkInfo]
+    more: bool
+    def __init__(self, chunks: _Optional[_Iterable[_Union[ChunkInfo, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
+
+class SyncDoneRequest(_message.Message):
+    __slots__ = ("chain",)
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Luciole: a distributed parallel filesystem for AI clusters."""

@@ -1,0 +1,1 @@
+"""Ordered transactional key-value stores behind one interface."""

@@ -1,0 +1,1 @@
+"""Storage service: targets in replication chains."""

@@ -1,0 +1,1 @@
+"""Chunk engines behind one interface."""
