@@ -240,18 +240,20 @@ class FsyncRequest(_message.Message):
     def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ...) -> None: ...
 
 class TruncateRequest(_message.Message):
-    __slots__ = ("request_id", "credential", "inode_id", "length", "session_id")
+    __slots__ = ("request_id", "credential", "inode_id", "length", "session_id", "hint")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
     request_id: _common_pb2.RequestId
     credential: _common_pb2.Credential
     inode_id: int
     length: int
     session_id: bytes
-    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., length: _Optional[int] = ..., session_id: _Optional[bytes] = ...) -> None: ...
+    hint: LengthHint
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., length: _Optional[int] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ...) -> None: ...
 
 class ReadDirRequest(_message.Message):
     __slots__ = ("credential", "inode_id", "after", "limit", "with_inodes")

@@ -1,0 +1,92 @@
+"""create: make a file, or open the one that is there."""
+
+from __future__ import annotations
+
+import stat
+
+from luciole.errors import FsError, Kind
+from luciole.kv.interface import Transaction
+from luciole.meta.core import access, inodes, open_file, schema
+from luciole.meta.core.environment import Environment
+from luciole.proto import common_pb2, meta_pb2
+
+
+def new_inode(
+    parent: meta_pb2.Inode,
+    kind: meta_pb2.FileType,
+    mode: int,
+    credential: common_pb2.Credential,
+    env: Environment,
+) -> meta_pb2.Inode:
+    """A fresh inode owned by the caller; a set-group-ID directory hands its group on (mkdir(2))."""
+    mode &= 0o7777
+    gid = credential.gid
+    if parent.mode & stat.S_ISGID:
+        gid = parent.gid
+        if kind == meta_pb2.DIRECTORY:
+            mode |= stat.S_ISGID
+    now = env.now_ns
+    return meta_pb2.Inode(
+        inode_id=env.new_inode_id, type=kind, mode=mode, uid=credential.uid, gid=gid, nlink=1,
+        atime_ns=now, mtime_ns=now, ctime_ns=now, btime_ns=now)
+
+
+async def check_new_name(
+    txn: Transaction, parent_id: int, name: bytes, credential: common_pb2.Credential
+) -> meta_pb2.Inode:
+    """The parent, if the caller may add entries to it. Raises FsError otherwise."""
+    schema.check_name(name)
+    parent = await inodes.load_directory(txn, parent_id)
+    access.check_access(parent, credential, access.WRITE | access.EXECUTE)
+    return parent
+
+
+async def check_absent(txn: Transaction, parent_id: int, name: bytes) -> None:
+    """Raises FsError EXISTS when the name is taken."""
+    if await inodes.find_dentry(txn, parent_id, name) is not None:
+        raise FsError(Kind.EXISTS, "the name is taken", repr(name))
+
+
+def enter(
+    txn: Transaction, parent_id: int, name: bytes, inode: meta_pb2.Inode, now_ns: int
+) -> None:
+    """Stores a fresh inode and its first name."""
+    inodes.store(txn, inode)
+    inodes.add_dentry(txn, parent_id, name, inode)
+    is_directory = inode.type == meta_pb2.DIRECTORY
+    inodes.touch_directory(txn, parent_id, now_ns, subdirectories=int(is_directory))
+    txn.add(schema.INODE_COUNT, 1)
+
+
+async def create(
+    txn: Transaction, request: meta_pb2.CreateRequest, env: Environment
+) -> meta_pb2.CreateReply:
+    """Makes a regular file; an existing one is opened unless the request is exclusive."""
+    schema.check_name(request.name)
+    parent = await inodes.load_directory(txn, request.parent)
+    dentry = await inodes.find_dentry(txn, request.parent, request.name)
+    if dentry is not None:
+        access.check_access(parent, request.credential, access.EXECUTE)
+        if request.exclusive:
+            raise FsError(Kind.EXISTS, "the file exists", repr(request.name))
+        inode = await open_file.open_existing(
+            txn, await inodes.load_record(txn, dentry.inode_id), request, env)
+        return meta_pb2.CreateReply(inode=inode, created=False)
+    access.check_access(parent, request.credential, access.WRITE | access.EXECUTE)
+    assert env.new_layout is not None
+    inode = new_inode(parent, meta_pb2.REGULAR, request.mode, request.credential, env)
+    inode.layout.CopyFrom(env.new_layout)
+    enter(txn, request.parent, request.name, inode, env.now_ns)
+    open_file.begin_session(txn, request, inode.inode_id, env.now_ns)
+    return meta_pb2.CreateReply(inode=inode, created=True)
+
+
+async def make_root(txn: Transaction, now_ns: int) -> None:
+    """Makes the root directory of a new namespace; changes nothing in an old one."""
+    if await txn.get(schema.inode_key(schema.ROOT_ID)) is None:
+        inodes.store(txn, meta_pb2.Inode(
+            inode_id=schema.ROOT_ID, type=meta_pb2.DIRECTORY, mode=0o755, nlink=2,
+            parent=schema.ROOT_ID, atime_ns=now_ns, mtime_ns=now_ns, ctime_ns=now_ns,
+            btime_ns=now_ns))
+        txn.set(schema.times_key(schema.ROOT_ID), schema.encode_times(now_ns, now_ns))
+        txn.add(schema.INODE_COUNT, 1)

@@ -1,0 +1,48 @@
+"""From the last unlink to the last chunk.
+
+Layer: pure. A file without names stands in the `ORPH` list while somebody may hold it open. When
+no session is left and the grace period is over, one transaction moves its whole record to `GARB`:
+from then on nobody can reach it. Its chunks are removed, and then the record. Every step can be
+repeated, by any server.
+"""
+
+from __future__ import annotations
+
+from luciole.errors import Kind, require
+from luciole.kv.interface import KeyValue, Transaction, key_after, prefix_end
+from luciole.meta.core import schema
+from luciole.proto import meta_pb2
+
+
+async def page_of_list(
+    txn: Transaction, list_prefix: bytes, after: bytes, limit: int
+) -> list[KeyValue]:
+    """Entries of `ORPH`, `GARB` or `TRIM` behind the key `after`."""
+    begin = key_after(after) if after else list_prefix
+    return await txn.get_range(begin, prefix_end(list_prefix), limit=limit, snapshot=True)
+
+
+async def condemn(txn: Transaction, inode_id: int, before_ns: int) -> bool:
+    """Moves an orphan to the garbage list unless it is open or was unlinked after `before_ns`."""
+    orphan = schema.listed_key(schema.ORPHAN, inode_id)
+    value = await txn.get(schema.inode_key(inode_id))
+    if value is None:
+        txn.clear(orphan)
+        return False
+    inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
+    require(inode.nlink == 0, Kind.INTERNAL, "an orphan has a name", f"inode {inode_id}")
+    begin, end = schema.session_range(inode_id)
+    if inode.unlinked_ns > before_ns or await txn.get_range(begin, end, limit=1):
+        return False
+    txn.clear(schema.inode_key(inode_id))
+    txn.clear(orphan)
+    txn.clear(schema.listed_key(schema.TRIM, inode_id))
+    txn.add(schema.INODE_COUNT, -1)
+    if inode.HasField("layout"):
+        txn.set(schema.listed_key(schema.GARBAGE, inode_id), value)
+    return True
+
+
+def forget(txn: Transaction, inode_id: int) -> None:
+    """The chunks are gone."""
+    txn.clear(schema.listed_key(schema.GARBAGE, inode_id))

@@ -1,0 +1,47 @@
+"""The length of a file: reported by writers, changed by truncate.
+
+Layer: pure. A writer reports the furthest end it reached, with the truncate version under which
+it wrote: a report from before a later cut is void.
+
+A cut sets the length, raises the truncate version and marks the inode `trim_pending` in one
+transaction; the service then removes the chunks beyond the length and clears the mark in a second
+one. Until then the file may not grow over the old bytes, so whatever would lengthen it finishes
+the trim first. The `TRIM` list lets any server resume after a crash.
+"""
+
+from __future__ import annotations
+
+from luciole.errors import Kind, require
+from luciole.kv.interface import Transaction
+from luciole.meta.core import inodes, schema
+from luciole.proto import meta_pb2
+
+
+def set_length(inode: meta_pb2.Inode, length: int, now_ns: int) -> None:
+    """Changes the length in place; a cut leaves a trim to do."""
+    if length < inode.length:
+        inode.truncate_version += 1
+        inode.trim_pending = True
+    inode.length = length
+    inode.mtime_ns = inode.ctime_ns = now_ns
+
+
+def store(txn: Transaction, inode: meta_pb2.Inode) -> None:
+    """Stores the inode, and lists it while a trim is pending."""
+    inodes.store(txn, inode)
+    if inode.trim_pending:
+        txn.set(schema.listed_key(schema.TRIM, inode.inode_id), b"")
+
+
+def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
+    """Takes a writer's report; returns whether the inode changed."""
+    changed = False
+    require(hint.length <= schema.FILE_BYTES_MAX, Kind.FILE_TOO_LARGE, "length out of range")
+    if hint.truncate_version == inode.truncate_version and hint.length > inode.length:
+        inode.length = hint.length
+        changed = True
+    if hint.mtime_ns:
+        inode.mtime_ns = max(inode.mtime_ns, hint.mtime_ns)
+        inode.ctime_ns = max(inode.ctime_ns, hint.mtime_ns)
+        changed = True
+    return changed

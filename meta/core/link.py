@@ -1,0 +1,61 @@
+"""symlink, link, unlink."""
+
+from __future__ import annotations
+
+from luciole.errors import FsError, Kind, require
+from luciole.kv.interface import Transaction
+from luciole.meta.core import access, inodes, schema
+from luciole.meta.core.create import check_absent, check_new_name, enter, new_inode
+from luciole.meta.core.environment import Environment
+from luciole.proto import meta_pb2
+
+
+async def symlink(
+    txn: Transaction, request: meta_pb2.SymlinkRequest, env: Environment
+) -> meta_pb2.InodeReply:
+    """Makes a symbolic link."""
+    require(0 < len(request.target) <= schema.SYMLINK_BYTES_MAX, Kind.NAME_TOO_LONG,
+            f"a link's target has 1 to {schema.SYMLINK_BYTES_MAX} bytes")
+    parent = await check_new_name(txn, request.parent, request.name, request.credential)
+    await check_absent(txn, request.parent, request.name)
+    inode = new_inode(parent, meta_pb2.SYMLINK, 0o777, request.credential, env)
+    inode.symlink = request.target
+    inode.length = len(request.target)
+    enter(txn, request.parent, request.name, inode, env.now_ns)
+    return meta_pb2.InodeReply(inode=inode)
+
+
+async def link(
+    txn: Transaction, request: meta_pb2.LinkRequest, env: Environment
+) -> meta_pb2.InodeReply:
+    """Gives a file one more name."""
+    await check_new_name(txn, request.parent, request.name, request.credential)
+    inode = await inodes.load_record(txn, request.inode_id)
+    if inode.type == meta_pb2.DIRECTORY:
+        raise FsError(Kind.NOT_PERMITTED, "a directory has one name", f"{inode.inode_id}")
+    require(inode.nlink > 0, Kind.NOT_FOUND, "the file was removed", f"inode {inode.inode_id}")
+    require(inode.nlink < schema.LINKS_MAX, Kind.TOO_MANY_LINKS,
+            f"a file has at most {schema.LINKS_MAX} names", f"inode {inode.inode_id}")
+    await check_absent(txn, request.parent, request.name)
+    inode.nlink += 1
+    inode.ctime_ns = env.now_ns
+    inodes.store(txn, inode)
+    inodes.add_dentry(txn, request.parent, request.name, inode)
+    inodes.touch_directory(txn, request.parent, env.now_ns)
+    return meta_pb2.InodeReply(inode=inode)
+
+
+async def unlink(
+    txn: Transaction, request: meta_pb2.RemoveRequest, env: Environment
+) -> meta_pb2.RemoveReply:
+    """Takes a name away; the file goes with its last name, once nobody holds it open."""
+    parent = await check_new_name(txn, request.parent, request.name, request.credential)
+    dentry = await inodes.need_dentry(txn, request.parent, request.name)
+    if dentry.type == meta_pb2.DIRECTORY:
+        raise FsError(Kind.IS_DIRECTORY, "a directory: use rmdir", repr(request.name))
+    inode = await inodes.load_record(txn, dentry.inode_id)
+    access.check_sticky(parent, inode, request.credential)
+    txn.clear(schema.dentry_key(request.parent, request.name))
+    inodes.touch_directory(txn, request.parent, env.now_ns)
+    inodes.drop_link(txn, inode, env.now_ns)
+    return meta_pb2.RemoveReply(inode=inode)

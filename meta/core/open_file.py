@@ -1,0 +1,81 @@
+"""open, close, fsync: sessions and the length that writers report.
+
+Layer: pure. A writer reports the furthest end it reached, with the truncate version under which
+it wrote: a report from before a later cut is void. fsync and close make the length exact for
+whoever opens next.
+"""
+
+from __future__ import annotations
+
+from luciole.errors import FsError, Kind
+from luciole.kv.interface import Transaction
+from luciole.meta.core import access, inodes, length, schema, sessions
+from luciole.meta.core.environment import Environment
+from luciole.proto import meta_pb2
+
+OpenOrCreate = meta_pb2.OpenRequest | meta_pb2.CreateRequest
+
+
+def begin_session(
+    txn: Transaction, request: OpenOrCreate, inode_id: int, now_ns: int
+) -> None:
+    """A write-open has a session; a read-open has none."""
+    if request.session_id:
+        sessions.begin(txn, meta_pb2.Session(
+            client_id=request.request_id.client_id, session_id=request.session_id,
+            inode_id=inode_id, opened_ns=now_ns, write=request.write))
+
+
+async def open_existing(
+    txn: Transaction, inode: meta_pb2.Inode, request: OpenOrCreate, env: Environment
+) -> meta_pb2.Inode:
+    """Checks the right to open, cuts if asked, records a write session."""
+    if inode.type == meta_pb2.DIRECTORY and (request.write or request.truncate):
+        raise FsError(Kind.IS_DIRECTORY, "a directory cannot be written", f"{inode.inode_id}")
+    if inode.type == meta_pb2.SYMLINK:
+        raise FsError(Kind.INVALID_ARGUMENT, "a symbolic link cannot be opened")
+    want = (access.READ if request.read else 0) | (
+        access.WRITE if request.write or request.truncate else 0)
+    access.check_access(inode, request.credential, want)
+    if request.truncate:
+        length.set_length(inode, 0, env.now_ns)
+        inode.mode = access.mode_after_change(inode)
+        length.store(txn, inode)
+    begin_session(txn, request, inode.inode_id, env.now_ns)
+    return inode
+
+
+async def open_file(
+    txn: Transaction, request: meta_pb2.OpenRequest, env: Environment
+) -> meta_pb2.InodeReply:
+    """Opens by inode id."""
+    inode = await inodes.load_record(txn, request.inode_id)
+    inode = await open_existing(txn, inode, request, env)
+    return meta_pb2.InodeReply(inode=(await inodes.complete(txn, [inode]))[0])
+
+
+async def fsync(
+    txn: Transaction, request: meta_pb2.FsyncRequest
+) -> meta_pb2.InodeReply:
+    """Makes the length known to all. The session must be open."""
+    inode = await inodes.load_record(txn, request.inode_id)
+    await sessions.need(txn, request.inode_id, request.session_id)
+    if length.apply_hint(inode, request.hint):
+        inodes.store(txn, inode)
+    return meta_pb2.InodeReply(inode=inode)
+
+
+async def close(
+    txn: Transaction, request: meta_pb2.CloseRequest
+) -> meta_pb2.InodeReply:
+    """Ends a session with its last report. A session that ended already is no error.
+
+    The report of a session that is gone is void: its client was taken for dead.
+    """
+    inode = await inodes.load_record(txn, request.inode_id)
+    key = schema.session_key(request.inode_id, request.session_id)
+    if await txn.get(key) is not None and length.apply_hint(inode, request.hint):
+        inodes.store(txn, inode)
+    sessions.end(
+        txn, request.request_id.client_id, request.inode_id, request.session_id)
+    return meta_pb2.InodeReply(inode=inode)

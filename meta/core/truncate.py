@@ -1,0 +1,48 @@
+"""truncate: a new length at once, the chunks behind it afterwards (see length.py)."""
+
+from __future__ import annotations
+
+from luciole.errors import FsError, Kind, require
+from luciole.kv.interface import Transaction
+from luciole.meta.core import access, inodes, length, schema, sessions
+from luciole.meta.core.environment import Environment
+from luciole.proto import meta_pb2
+
+
+async def truncate(
+    txn: Transaction, request: meta_pb2.TruncateRequest, env: Environment
+) -> meta_pb2.InodeReply:
+    """Sets the length. The caller needs a write session, or the permission to write."""
+    require(request.length <= schema.FILE_BYTES_MAX, Kind.FILE_TOO_LARGE,
+            f"a file has at most {schema.FILE_BYTES_MAX} bytes")
+    inode = await inodes.load_record(txn, request.inode_id)
+    if inode.type == meta_pb2.DIRECTORY:
+        raise FsError(Kind.IS_DIRECTORY, "a directory has no length", f"{inode.inode_id}")
+    if inode.type != meta_pb2.REGULAR:
+        raise FsError(Kind.INVALID_ARGUMENT, "only regular files have a length")
+    if request.session_id:
+        await sessions.need(txn, request.inode_id, request.session_id)
+        length.apply_hint(inode, request.hint)
+    else:
+        access.check_access(inode, request.credential, access.WRITE)
+    if inode.trim_pending and request.length > inode.length:
+        raise FsError(Kind.BUSY, "an earlier cut is still being cleaned up",
+                      f"inode {inode.inode_id}")
+    length.set_length(inode, request.length, env.now_ns)
+    if request.credential.uid != 0:
+        inode.mode = access.mode_after_change(inode)
+    length.store(txn, inode)
+    return meta_pb2.InodeReply(inode=inode)
+
+
+async def trim_done(txn: Transaction, inode_id: int, truncate_version: int) -> None:
+    """The chunks beyond the length are gone, unless the file was cut again meanwhile."""
+    value = await txn.get(schema.inode_key(inode_id))
+    if value is None:
+        txn.clear(schema.listed_key(schema.TRIM, inode_id))
+        return
+    inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
+    if inode.truncate_version == truncate_version and inode.trim_pending:
+        inode.trim_pending = False
+        inodes.store(txn, inode)
+        txn.clear(schema.listed_key(schema.TRIM, inode_id))

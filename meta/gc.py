@@ -1,0 +1,138 @@
+"""The collector: frees what nobody can reach, finishes what a crash interrupted.
+
+Layer: shell. Runs beside every metadata service; each pass takes bounded pages and every step may
+be repeated, so that collectors of several servers only cost each other conflicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from luciole.errors import FsError
+from luciole.kv.interface import KeyValueStore, Transaction
+from luciole.log import get_logger
+from luciole.meta.core import garbage, lookup, schema, sessions, truncate
+from luciole.meta.ports import Chunks, Cluster
+from luciole.proto import meta_pb2
+from luciole.runtime import Runtime
+
+log = get_logger("meta.gc")
+PAGE = 256
+
+
+class Collected(msgspec.Struct):
+    """What one pass did."""
+
+    condemned: int = 0
+    freed: int = 0
+    trimmed: int = 0
+    dropped_clients: int = 0
+    failures: int = 0
+
+
+class Collector:
+    """Collects orphans, garbage, interrupted trims and the sessions of dead clients."""
+
+    def __init__(
+        self,
+        kv: KeyValueStore,
+        runtime: Runtime,
+        chunks: Chunks,
+        cluster: Cluster,
+        *,
+        grace_seconds: float,
+    ) -> None:
+        self._kv = kv
+        self._runtime = runtime
+        self._chunks = chunks
+        self._cluster = cluster
+        self._grace_ns = int(grace_seconds * 1e9)
+        self._suspects: set[bytes] = set()
+
+    async def run_once(self) -> Collected:
+        """One pass over all lists."""
+        done = Collected()
+        await self._drop_dead_clients(done)
+        await self._each(schema.ORPHAN, self._condemn, done)
+        await self._each(schema.GARBAGE, self._free, done)
+        await self._each(schema.TRIM, self._trim, done)
+        return done
+
+    async def _each(
+        self,
+        list_prefix: bytes,
+        step: Callable[[bytes, bytes, Collected], Awaitable[None]],
+        done: Collected,
+    ) -> None:
+        after = b""
+        while True:
+            position = after
+            rows = await self._kv.run(
+                lambda txn: garbage.page_of_list(txn, list_prefix, position, PAGE))  # noqa: B023
+            for row in rows:
+                try:
+                    await step(row.key, row.value, done)
+                except FsError as failure:
+                    done.failures += 1
+                    log.info("collect_later", list=list_prefix.decode(),
+                             inode=schema.inode_id_of(row.key), error=str(failure))
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].key
+
+    async def _condemn(self, key: bytes, value: bytes, done: Collected) -> None:
+        before_ns = self._runtime.clock.wall_ns() - self._grace_ns
+        if int.from_bytes(value, "little") > before_ns:
+            return
+        inode_id = schema.inode_id_of(key)
+        done.condemned += await self._kv.run(
+            lambda txn: garbage.condemn(txn, inode_id, before_ns))
+
+    async def _free(self, key: bytes, value: bytes, done: Collected) -> None:
+        inode = schema.decode(value, meta_pb2.Inode, repr(key))
+        await self._chunks.remove_all(inode)
+
+        async def body(txn: Transaction) -> None:
+            garbage.forget(txn, inode.inode_id)
+
+        await self._kv.run(body)
+        done.freed += 1
+
+    async def _trim(self, key: bytes, value: bytes, done: Collected) -> None:
+        inode_id = schema.inode_id_of(key)
+        [inode] = (await self._kv.run(
+            lambda txn: lookup.batch_stat(
+                txn, meta_pb2.BatchStatRequest(inode_ids=[inode_id])))).inodes
+        if inode.inode_id:
+            await self._chunks.trim(inode)
+        await self._kv.run(
+            lambda txn: truncate.trim_done(txn, inode_id, inode.truncate_version))
+        done.trimmed += 1
+
+    async def _drop_dead_clients(self, done: Collected) -> None:
+        """Ends the sessions of clients that were missing on two passes in a row."""
+        alive = await self._cluster.live_clients()
+        if alive is None:
+            return
+        suspects: set[bytes] = set()
+        client_id = b""
+        while True:
+            position = client_id
+            found = await self._kv.run(
+                lambda txn: sessions.clients_with_state(txn, position))  # noqa: B023
+            if found is None:
+                break
+            client_id = found
+            if client_id in alive:
+                continue
+            if client_id not in self._suspects:
+                suspects.add(client_id)
+                continue
+            while await self._kv.run(
+                lambda txn: sessions.drop_client(txn, client_id, PAGE)  # noqa: B023
+            ) == PAGE:
+                pass
+            done.dropped_clients += 1
+        self._suspects = suspects

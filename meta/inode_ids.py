@@ -1,0 +1,35 @@
+"""Inode ids: taken from the store in blocks, never used twice."""
+
+from __future__ import annotations
+
+from luciole.kv.interface import KeyValueStore, Transaction
+from luciole.meta.core import schema
+from luciole.runtime import Runtime
+
+BLOCK = 1024
+
+
+class InodeIds:
+    """Hands out ids; one transaction buys `BLOCK` of them. Those unused at a crash are lost."""
+
+    def __init__(self, kv: KeyValueStore, runtime: Runtime) -> None:
+        self._kv = kv
+        self._runtime = runtime
+        self._next = 0
+        self._end = 0
+
+    async def take(self) -> int:
+        """A fresh id."""
+        async with self._runtime.lock((id(self), "inode ids")):
+            if self._next == self._end:
+                self._next = await self._kv.run(_take_block)
+                self._end = self._next + BLOCK
+            self._next += 1
+            return self._next - 1
+
+
+async def _take_block(txn: Transaction) -> int:
+    stored = schema.decode_counter(await txn.get(schema.NEXT_INODE_ID))
+    first = max(stored, schema.FIRST_INODE_ID)
+    txn.set(schema.NEXT_INODE_ID, (first + BLOCK).to_bytes(8, "little"))
+    return first

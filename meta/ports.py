@@ -1,0 +1,30 @@
+"""What the metadata service asks of the rest of the cluster."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from luciole.proto import meta_pb2
+
+
+class Chunks(Protocol):
+    """The chunks of files, on their chains. Every method may be repeated."""
+
+    async def trim(self, inode: meta_pb2.Inode) -> None:
+        """Removes everything beyond `inode.length`. Raises FsError when a chain is out of reach."""
+
+    async def remove_all(self, inode: meta_pb2.Inode) -> None:
+        """Removes every chunk of a file."""
+
+
+class Cluster(Protocol):
+    """What the cluster manager knows."""
+
+    async def new_layout(self) -> meta_pb2.Layout:
+        """Where a new file shall lie. Raises FsError UNAVAILABLE before there are chains."""
+
+    async def space(self) -> tuple[int, int, int]:
+        """(capacity, free, used) bytes of user data."""
+
+    async def live_clients(self) -> set[bytes] | None:
+        """Clients whose lease runs; None when the manager cannot tell."""

@@ -1,0 +1,256 @@
+"""The metadata service: each method one transaction, the same on every server.
+
+Layer: shell. Holds no state but a block of unused inode ids; any server may serve any request.
+Concurrency: handlers run on as many threads (or tasks) as there are callers; they meet only in
+the key-value store, whose transactions order them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from luciole.errors import FsError, Kind
+from luciole.kv.interface import KeyValueStore, Transaction
+from luciole.meta.core import (
+    create,
+    directory,
+    idempotency,
+    link,
+    lookup,
+    open_file,
+    rename,
+    scan,
+    schema,
+    sessions,
+    set_attr,
+    truncate,
+)
+from luciole.meta.core.environment import Environment
+from luciole.meta.inode_ids import InodeIds
+from luciole.meta.ports import Chunks, Cluster
+from luciole.proto import common_pb2, meta_pb2
+from luciole.proto.services import Call
+from luciole.runtime import Runtime
+
+RequestT = TypeVar("RequestT", bound=Message)
+ReplyT = TypeVar("ReplyT", bound=Message)
+ReadOperation = Callable[[Transaction, RequestT], Awaitable[ReplyT]]
+TRIM_ATTEMPTS = 5
+
+
+class MetaService:
+    """Handler of the service Meta."""
+
+    def __init__(
+        self, kv: KeyValueStore, runtime: Runtime, chunks: Chunks, cluster: Cluster
+    ) -> None:
+        self._kv = kv
+        self._runtime = runtime
+        self._chunks = chunks
+        self._cluster = cluster
+        self._inode_ids = InodeIds(kv, runtime)
+
+    async def start(self) -> None:
+        """Makes the root directory of a new namespace."""
+        now_ns = self._runtime.clock.wall_ns()
+        await self._kv.run(lambda txn: create.make_root(txn, now_ns))
+
+    async def _read(
+        self, request: RequestT, operation: Callable[[Transaction, RequestT], Awaitable[ReplyT]]
+    ) -> ReplyT:
+        return await self._kv.run(lambda txn: operation(txn, request))
+
+    async def _change(
+        self,
+        request_id: common_pb2.RequestId,
+        reply_type: type[ReplyT],
+        operation: Callable[[Transaction], Awaitable[ReplyT]],
+    ) -> ReplyT:
+        return await self._kv.run(
+            lambda txn: idempotency.once(
+                txn, request_id, reply_type, lambda: operation(txn)))
+
+    async def _environment(self, *, inode: bool = False, layout: bool = False) -> Environment:
+        return Environment(
+            now_ns=self._runtime.clock.wall_ns(),
+            new_inode_id=await self._inode_ids.take() if inode else 0,
+            new_layout=await self._cluster.new_layout() if layout else None,
+        )
+
+    # Reading.
+
+    async def lookup(self, request: meta_pb2.LookupRequest, call: Call) -> meta_pb2.InodeReply:
+        """Finds a name."""
+        return await self._read(request, lookup.lookup)
+
+    async def stat(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.InodeReply:
+        """Tells an inode's attributes."""
+        return await self._read(request, lookup.stat)
+
+    async def batch_stat(
+        self, request: meta_pb2.BatchStatRequest, call: Call
+    ) -> meta_pb2.BatchStatReply:
+        """Tells the attributes of many inodes."""
+        return await self._read(request, lookup.batch_stat)
+
+    async def read_link(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.InodeReply:
+        """Tells where a symbolic link points."""
+        return await self._read(request, lookup.read_link)
+
+    async def read_dir(
+        self, request: meta_pb2.ReadDirRequest, call: Call
+    ) -> meta_pb2.ReadDirReply:
+        """Lists one page of a directory."""
+        return await self._read(request, directory.read_dir)
+
+    async def stat_fs(self, request: common_pb2.Empty, call: Call) -> meta_pb2.StatFsReply:
+        """Tells space and number of inodes."""
+        async def count(txn: Transaction) -> int:
+            return schema.decode_counter(await txn.get(schema.INODE_COUNT, snapshot=True))
+
+        capacity, free, used = await self._cluster.space()
+        return meta_pb2.StatFsReply(
+            capacity_bytes=capacity, free_bytes=free, used_bytes=used,
+            inodes=await self._kv.run(count))
+
+    # Changing the namespace.
+
+    async def create(self, request: meta_pb2.CreateRequest, call: Call) -> meta_pb2.CreateReply:
+        """Makes a file or opens the one that is there."""
+        env = await self._environment(inode=True, layout=True)
+        reply = await self._change(
+            request.request_id, meta_pb2.CreateReply,
+            lambda txn: create.create(txn, request, env))
+        await self._finish_trim(reply.inode)
+        return reply
+
+    async def make_dir(self, request: meta_pb2.MakeDirRequest, call: Call) -> meta_pb2.InodeReply:
+        """Makes a directory."""
+        env = await self._environment(inode=True)
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: directory.make_dir(txn, request, env))
+
+    async def remove_dir(self, request: meta_pb2.RemoveRequest, call: Call) -> meta_pb2.RemoveReply:
+        """Removes an empty directory."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.RemoveReply,
+            lambda txn: directory.remove_dir(txn, request, env))
+
+    async def unlink(self, request: meta_pb2.RemoveRequest, call: Call) -> meta_pb2.RemoveReply:
+        """Takes a name away from a file."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.RemoveReply,
+            lambda txn: link.unlink(txn, request, env))
+
+    async def symlink(self, request: meta_pb2.SymlinkRequest, call: Call) -> meta_pb2.InodeReply:
+        """Makes a symbolic link."""
+        env = await self._environment(inode=True)
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: link.symlink(txn, request, env))
+
+    async def link(self, request: meta_pb2.LinkRequest, call: Call) -> meta_pb2.InodeReply:
+        """Gives a file one more name."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply, lambda txn: link.link(txn, request, env))
+
+    async def rename(self, request: meta_pb2.RenameRequest, call: Call) -> meta_pb2.RenameReply:
+        """Moves an entry."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.RenameReply,
+            lambda txn: rename.rename(txn, request, env))
+
+    async def set_attr(self, request: meta_pb2.SetAttrRequest, call: Call) -> meta_pb2.InodeReply:
+        """Changes mode, owner or times."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: set_attr.set_attr(txn, request, env))
+
+    # Open files.
+
+    async def open(self, request: meta_pb2.OpenRequest, call: Call) -> meta_pb2.InodeReply:
+        """Opens a file, with a session when it is for writing."""
+        env = await self._environment()
+        reply = await self._change(
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: open_file.open_file(txn, request, env))
+        await self._finish_trim(reply.inode)
+        return reply
+
+    async def close(self, request: meta_pb2.CloseRequest, call: Call) -> meta_pb2.InodeReply:
+        """Ends a session with the writer's last report."""
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply, lambda txn: open_file.close(txn, request))
+
+    async def fsync(self, request: meta_pb2.FsyncRequest, call: Call) -> meta_pb2.InodeReply:
+        """Makes the length known."""
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply, lambda txn: open_file.fsync(txn, request))
+
+    async def truncate(self, request: meta_pb2.TruncateRequest, call: Call) -> meta_pb2.InodeReply:
+        """Sets the length; on return nothing beyond it is left on any chain."""
+        env = await self._environment()
+        for _ in range(TRIM_ATTEMPTS):
+            try:
+                reply = await self._change(
+                    request.request_id, meta_pb2.InodeReply,
+                    lambda txn: truncate.truncate(txn, request, env))
+            except FsError as failure:
+                if failure.kind != Kind.BUSY:
+                    raise
+                stat = await self._read(
+                    meta_pb2.StatRequest(inode_id=request.inode_id), lookup.stat)
+                await self._finish_trim(stat.inode)
+                continue
+            await self._finish_trim(reply.inode)
+            return reply
+        raise FsError(Kind.BUSY, "the file is being cut by others all the time",
+                      f"inode {request.inode_id}")
+
+    async def _finish_trim(self, inode: meta_pb2.Inode) -> None:
+        """Removes what lies beyond the length of a file that was cut."""
+        if inode.trim_pending:
+            await self._chunks.trim(inode)
+            await self._kv.run(
+                lambda txn: truncate.trim_done(txn, inode.inode_id, inode.truncate_version))
+            inode.trim_pending = False
+
+    async def hold(self, request: meta_pb2.HoldRequest, call: Call) -> meta_pb2.HoldReply:
+        """Registers handles that are open still."""
+        now_ns = self._runtime.clock.wall_ns()
+        return await self._kv.run(lambda txn: sessions.hold(txn, request, now_ns))
+
+    async def release(self, request: meta_pb2.ReleaseRequest, call: Call) -> common_pb2.Empty:
+        """Forgets handles that were registered."""
+        async def body(txn: Transaction) -> None:
+            sessions.release(txn, request)
+
+        await self._kv.run(body)
+        return common_pb2.Empty()
+
+    # For fsck.
+
+    async def scan_inodes(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
+        """One page of all inodes."""
+        return await self._read(request, scan.scan_inodes)
+
+    async def scan_dentries(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
+        """One page of all entries."""
+        return await self._read(request, scan.scan_dentries)
+
+    async def scan_sessions(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
+        """One page of all sessions."""
+        return await self._read(request, scan.scan_sessions)
+
+    async def scan_garbage(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
+        """One page of all files whose chunks are being removed."""
+        return await self._read(request, scan.scan_garbage)
