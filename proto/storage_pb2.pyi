@@ -84,18 +84,18 @@ class WriteReply(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[WriteResult, _Mapping]]] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
-    __slots__ = ("io", "version", "syncing", "result_length", "data")
+    __slots__ = ("io", "version", "base_version", "syncing", "data")
     IO_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SYNCING_FIELD_NUMBER: _ClassVar[int]
-    RESULT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     io: WriteIO
     version: int
+    base_version: int
     syncing: bool
-    result_length: int
     data: bytes
-    def __init__(self, io: _Optional[_Union[WriteIO, _Mapping]] = ..., version: _Optional[int] = ..., syncing: _Optional[bool] = ..., result_length: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, io: _Optional[_Union[WriteIO, _Mapping]] = ..., version: _Optional[int] = ..., base_version: _Optional[int] = ..., syncing: _Optional[bool] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ForwardReply(_message.Message):
     __slots__ = ("result",)
@@ -180,12 +180,10 @@ class RemoveRangeReply(_message.Message):
     def __init__(self, removed: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class SyncRequest(_message.Message):
-    __slots__ = ("chains", "forwarded")
+    __slots__ = ("chains",)
     CHAINS_FIELD_NUMBER: _ClassVar[int]
-    FORWARDED_FIELD_NUMBER: _ClassVar[int]
     chains: _containers.RepeatedCompositeFieldContainer[VersionedChain]
-    forwarded: bool
-    def __init__(self, chains: _Optional[_Iterable[_Union[VersionedChain, _Mapping]]] = ..., forwarded: _Optional[bool] = ...) -> None: ...
+    def __init__(self, chains: _Optional[_Iterable[_Union[VersionedChain, _Mapping]]] = ...) -> None: ...
 
 class ChunkInfo(_message.Message):
     __slots__ = ("chunk_id", "committed_version", "pending_version", "length", "checksum", "allocated")

@@ -1,0 +1,234 @@
+"""One replica's part in a chain: stage, pass on, commit.
+
+Layer: shell around the rules of core/replica.py. Every update of a chunk runs under that chunk's
+lock on each replica. An update that this replica staged and could not see committed downstream
+(a crash, a deadline) stays *pending*; whoever comes next to the chunk as its writer first
+*settles* it by sending its whole content down again, so that no version is ever given twice to
+different contents that might have been committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luciole.errors import FsError, Kind, Retry
+from luciole.proto import mgmtd_pb2, storage_pb2
+from luciole.proto.services import Call, StorageStub
+from luciole.routing import RoutingTable, successor
+from luciole.runtime import Runtime
+from luciole.storage.core.replica import Judgement, carries_all, judge, next_version
+from luciole.storage.engine.interface import ChunkState, Tag, Update, Version
+from luciole.storage.ports import Peers, Routing
+from luciole.storage.targets import Target
+
+RETRY_PAUSE_S = 0.05
+
+
+def tag_of(io: storage_pb2.WriteIO) -> Tag | None:
+    """The update's identity, if the sender gave one."""
+    if not io.tag.client_id:
+        return None
+    return Tag(io.tag.client_id, io.tag.channel, io.tag.sequence)
+
+
+def tag_to_proto(tag: Tag | None) -> storage_pb2.UpdateTag | None:
+    """The form that travels."""
+    if tag is None:
+        return None
+    return storage_pb2.UpdateTag(
+        client_id=tag.client_id, channel=tag.channel, sequence=tag.sequence)
+
+
+def update_of(io: storage_pb2.WriteIO) -> Update:
+    """The engine's form of an update."""
+    return Update(io.kind, io.offset, io.length, io.chunk_size, tuple(io.checksums), tag_of(io))
+
+
+@dataclass(frozen=True)
+class Staged:
+    """An update that this replica has staged and must pass on."""
+
+    io: storage_pb2.WriteIO
+    version: int
+    base: int
+    data: memoryview
+
+
+class ChainReplica:
+    """Applies updates to local targets and passes them on."""
+
+    def __init__(self, runtime: Runtime, routing: Routing, peers: Peers) -> None:
+        self._runtime = runtime
+        self._routing = routing
+        self._peers = peers
+
+    def lock_key(self, target: Target, chunk_id: bytes) -> tuple[int, bytes]:
+        """The key of the chunk's lock."""
+        return target.target_id, bytes(chunk_id)
+
+    async def write(
+        self, target: Target, io: storage_pb2.WriteIO, data: memoryview, call: Call
+    ) -> Version:
+        """The head's part: orders the update, once. Returns the committed version."""
+        tag = tag_of(io)
+        async with self._runtime.lock(self.lock_key(target, io.chunk_id)):
+            known = await self._outcome(target, tag)
+            if known is not None:
+                return known
+            state = await target.engine.state(io.chunk_id)
+            if state is not None and state.pending is not None:
+                state = await self.settle(target, state, io.chunk_size, call)
+                known = await self._outcome(target, tag)
+                if known is not None:
+                    return known
+            if state is None and io.kind == storage_pb2.REMOVE:
+                return Version(0, 0, removed=True)
+            base = state.committed.number if state and state.committed else 0
+            return await self._apply(
+                target, Staged(io, next_version(base, target.chain_version), base, data), call)
+
+    async def _outcome(self, target: Target, tag: Tag | None) -> Version | None:
+        """The result of an update that was committed before. Raises FsError STALE_UPDATE."""
+        if tag is None:
+            return None
+        applied = await target.engine.applied(tag.client_id, tag.channel)
+        if applied is None or applied.sequence < tag.sequence:
+            return None
+        if applied.sequence > tag.sequence:
+            raise FsError(Kind.STALE_UPDATE, f"channel {tag.channel} is at {applied.sequence}, "
+                          f"the request at {tag.sequence}")
+        return Version(applied.version, applied.length)
+
+    async def accept(
+        self, target: Target, request: storage_pb2.ForwardRequest, data: memoryview, call: Call
+    ) -> Version:
+        """A successor's part. Raises FsError MISSING_UPDATE when the replicas disagree."""
+        io = request.io
+        tag = tag_of(io)
+        async with self._runtime.lock(self.lock_key(target, io.chunk_id)):
+            state = await target.engine.state(io.chunk_id)
+            judgement = judge(state, request, tag)
+            committed = state.committed if state else None
+            if judgement is Judgement.DISAGREE:
+                has = committed.number if committed else 0
+                raise FsError(Kind.MISSING_UPDATE, f"version {request.version} cannot follow "
+                              f"version {has}", f"chunk {io.chunk_id.hex()}")
+            if judgement is Judgement.DONE:
+                return committed or Version(request.version, 0, removed=True)
+            staged = Staged(io, request.version, request.base_version, data)
+            return await self._apply(target, staged, call)
+
+    async def _apply(self, target: Target, staged: Staged, call: Call) -> Version:
+        chunk_id = staged.io.chunk_id
+        await target.engine.stage(chunk_id, staged.version, update_of(staged.io), staged.data)
+        await self._pass_on(target, staged, call)
+        return await target.engine.commit(chunk_id, staged.version)
+
+    async def settle(
+        self, target: Target, state: ChunkState, chunk_size: int, call: Call
+    ) -> ChunkState | None:
+        """Brings a pending version of unknown fate to its end; returns the state after."""
+        assert state.pending is not None
+        io, data = await self.whole_chunk(target, state, chunk_size, pending=True)
+        await self._pass_on(target, Staged(io, state.pending.number, 0, data), call)
+        await target.engine.commit(state.chunk_id, state.pending.number)
+        return await target.engine.state(state.chunk_id)
+
+    async def whole_chunk(
+        self, target: Target, state: ChunkState, chunk_size: int, *, pending: bool
+    ) -> tuple[storage_pb2.WriteIO, memoryview]:
+        """A version as one update that carries everything: REPLACE, or REMOVE."""
+        version = state.pending if pending else state.committed
+        assert version is not None
+        io = storage_pb2.WriteIO(
+            chunk_id=state.chunk_id, chunk_size=chunk_size, tag=tag_to_proto(version.tag))
+        if version.removed:
+            io.kind = storage_pb2.REMOVE
+            return io, memoryview(b"")
+        data = memoryview(bytearray(version.length))
+        if version.length:
+            outcome = await target.engine.read(state.chunk_id, 0, data, pending=pending)
+            io.checksums.extend(outcome.checksums)
+        io.kind, io.length = storage_pb2.REPLACE, version.length
+        return io, data
+
+    async def _pass_on(self, target: Target, staged: Staged, call: Call) -> None:
+        """Sends a staged update to the successor, through routing changes, until the deadline."""
+        table = self._routing.current()
+        while True:
+            if self._follower(table, target) is None:
+                return
+            try:
+                await self._forward(table, target, staged, call)
+            except FsError as failure:
+                if failure.facts.retry is Retry.NEVER:
+                    raise
+                remaining = call.deadline - self._runtime.clock.now()
+                if remaining <= RETRY_PAUSE_S:
+                    raise
+                table = await self._routing.newer_than(
+                    table.version, min(RETRY_PAUSE_S, remaining))
+            else:
+                return
+
+    def _follower(self, table: RoutingTable, target: Target) -> tuple[int, bool] | None:
+        """The next replica, as long as this one is part of the writing chain."""
+        chain = table.chain(target.chain_id)
+        try:
+            return successor(chain, target.target_id)
+        except ValueError:
+            raise FsError(Kind.CHAIN_VERSION_MISMATCH, "this target left the chain",
+                          f"target {target.target_id}") from None
+
+    async def _forward(
+        self, table: RoutingTable, target: Target, staged: Staged, call: Call
+    ) -> None:
+        """One attempt. A successor that syncs or disagrees gets the whole chunk."""
+        follower = self._follower(table, target)
+        assert follower is not None
+        follower_id, syncing = follower
+        chain = table.chain(target.chain_id)
+        stub = self._peers.storage(table.node_of(follower_id))
+        message = storage_pb2.ForwardRequest(
+            io=staged.io, version=staged.version, base_version=staged.base, syncing=syncing)
+        message.io.chain.chain_id, message.io.chain.version = chain.chain_id, chain.version
+        data, whole = staged.data, carries_all(staged.io.kind)
+        if syncing and not whole:
+            message, data = await self._whole_message(target, message)
+            whole = True
+        result = await self._send(stub, message, data, call)
+        if result.error.kind == Kind.MISSING_UPDATE and not whole:
+            message, data = await self._whole_message(target, message)
+            result = await self._send(stub, message, data, call)
+        if result.HasField("error"):
+            raise FsError.from_proto(result.error)
+
+    async def _whole_message(
+        self, target: Target, message: storage_pb2.ForwardRequest
+    ) -> tuple[storage_pb2.ForwardRequest, memoryview]:
+        state = await target.engine.state(message.io.chunk_id)
+        assert state is not None
+        io, data = await self.whole_chunk(
+            target, state, message.io.chunk_size, pending=state.pending is not None)
+        io.chain.CopyFrom(message.io.chain)
+        return storage_pb2.ForwardRequest(
+            io=io, version=message.version, syncing=message.syncing), data
+
+    async def send_whole(
+        self, stub: StorageStub, chain: mgmtd_pb2.Chain, staged: Staged, call: Call
+    ) -> None:
+        """Resync: makes a syncing successor hold exactly this. Raises FsError."""
+        message = storage_pb2.ForwardRequest(io=staged.io, version=staged.version, syncing=True)
+        message.io.chain.chain_id, message.io.chain.version = chain.chain_id, chain.version
+        result = await self._send(stub, message, staged.data, call)
+        if result.HasField("error"):
+            raise FsError.from_proto(result.error)
+
+    async def _send(
+        self, stub: StorageStub, message: storage_pb2.ForwardRequest, data: memoryview, call: Call
+    ) -> storage_pb2.WriteResult:
+        remaining = max(0.001, call.deadline - self._runtime.clock.now())
+        reply = await stub.forward(
+            message, timeout=remaining, payload=[data] if len(data) else [])
+        return reply.result
+

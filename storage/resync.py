@@ -1,0 +1,155 @@
+"""Resync: brings a syncing successor to what this replica has, while writes go on.
+
+Layer: shell. The last serving target of a chain owns the work for the syncing target behind it.
+Both chunk lists are walked in order, in pages; what differs is sent whole under the chunk's lock,
+what only the successor has is removed there. Writes that arrive meanwhile are passed on whole
+(storage/chain.py), so one walk is enough. A broken walk starts over: what was sent is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from luciole.errors import FsError, Kind
+from luciole.log import get_logger
+from luciole.proto import mgmtd_pb2, storage_pb2
+from luciole.proto.services import StorageStub
+from luciole.routing import RoutingTable, serving_targets, successor
+from luciole.rpc.interface import ServerCall
+from luciole.runtime import Runtime
+from luciole.storage.chain import ChainReplica, Staged
+from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState
+from luciole.storage.ports import Peers, Routing
+from luciole.storage.service import chunk_info
+from luciole.storage.targets import Target, Targets
+
+log = get_logger("storage.resync")
+PAGE = 512
+CALL_TIMEOUT_S = 30.0
+END = b"\xff" * 17
+
+
+class Resync:
+    """Runs the walks that are this process's to run."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        targets: Targets,
+        routing: Routing,
+        peers: Peers,
+        replica: ChainReplica,
+    ) -> None:
+        self._runtime = runtime
+        self._targets = targets
+        self._routing = routing
+        self._peers = peers
+        self._replica = replica
+        self._finished: dict[int, int] = {}  # chain id -> chain version that was walked
+
+    async def run_once(self) -> int:
+        """Walks every chain that needs it now; returns how many walks ended well."""
+        table = self._routing.current()
+        done = 0
+        for target, chain, follower in self._due(table):
+            try:
+                await self._walk(table, target, chain, follower)
+            except FsError as failure:
+                log.info("resync_interrupted", chain=chain.chain_id, error=str(failure))
+            else:
+                self._finished[chain.chain_id] = chain.version
+                done += 1
+                log.info("resync_done", chain=chain.chain_id, target=follower,
+                         chunks=target.resync_done)
+        return done
+
+    def _due(self, table: RoutingTable) -> Iterator[tuple[Target, mgmtd_pb2.Chain, int]]:
+        for target in self._targets.all():
+            if not target.chain_id:
+                continue
+            chain = table.chain(target.chain_id)
+            serving = serving_targets(chain)
+            if not serving or serving[-1] != target.target_id:
+                continue
+            follower = successor(chain, target.target_id)
+            if follower is not None and self._finished.get(chain.chain_id) != chain.version:
+                yield target, chain, follower[0]
+
+    async def _walk(
+        self, table: RoutingTable, target: Target, chain: mgmtd_pb2.Chain, follower: int
+    ) -> None:
+        stub = self._peers.storage(table.node_of(follower))
+        target.resync_done = 0
+        target.resync_total = (await target.engine.space()).chunks
+        begin = b""
+        while begin != END:
+            if self._routing.current().chain(chain.chain_id).version != chain.version:
+                raise FsError(Kind.CHAIN_VERSION_MISMATCH, "the chain changed during resync",
+                              f"chain {chain.chain_id}")
+            begin = await self._page(target, chain, stub, follower, begin)
+        wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
+        await stub.sync_done(
+            storage_pb2.SyncDoneRequest(chain=wanted), timeout=CALL_TIMEOUT_S)
+
+    async def _page(
+        self, target: Target, chain: mgmtd_pb2.Chain, stub: StorageStub, follower: int,
+        begin: bytes,
+    ) -> bytes:
+        """Compares one page; returns where the next begins, END after the last."""
+        mine, more = await target.engine.list(begin, None, PAGE)
+        end = mine[-1].chunk_id + b"\0" if more else END
+        theirs = await self._remote_chunks(stub, follower, begin, end)
+        for state in mine:
+            target.resync_done += 1
+            if state.pending or not _same(chunk_info(state), theirs.get(state.chunk_id)):
+                await self._send(target, chain, stub, state.chunk_id)
+        own = {state.chunk_id for state in mine}
+        for chunk_id in [chunk_id for chunk_id in theirs if chunk_id not in own]:
+            await self._send(target, chain, stub, chunk_id)
+        return end
+
+    async def _remote_chunks(
+        self, stub: StorageStub, follower: int, begin: bytes, end: bytes
+    ) -> dict[bytes, storage_pb2.ChunkInfo]:
+        found: dict[bytes, storage_pb2.ChunkInfo] = {}
+        while True:
+            reply = await stub.list_chunks(
+                storage_pb2.ListChunksRequest(
+                    target_id=follower, begin=begin, end=end, limit=PAGE),
+                timeout=CALL_TIMEOUT_S)
+            found.update((chunk.chunk_id, chunk) for chunk in reply.chunks)
+            if not reply.more:
+                return found
+            begin = reply.chunks[-1].chunk_id + b"\0"
+
+    async def _send(
+        self, target: Target, chain: mgmtd_pb2.Chain, stub: StorageStub, chunk_id: bytes
+    ) -> None:
+        """Sends one chunk as it is now; a chunk that is gone here is removed there."""
+        call = ServerCall(self._runtime.clock.now() + CALL_TIMEOUT_S)
+        async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
+            state = await target.engine.state(chunk_id)
+            if state is not None and state.pending is not None:
+                state = await self._replica.settle(target, state, CHUNK_SIZE_MAX, call)
+            staged = await self._whole(target, state, chunk_id)
+            await self._replica.send_whole(stub, chain, staged, call)
+
+    async def _whole(
+        self, target: Target, state: ChunkState | None, chunk_id: bytes
+    ) -> Staged:
+        if state is None or state.committed is None:
+            io = storage_pb2.WriteIO(chunk_id=chunk_id, kind=storage_pb2.REMOVE)
+            return Staged(io, 0, 0, memoryview(b""))
+        io, data = await self._replica.whole_chunk(
+            target, state, CHUNK_SIZE_MAX, pending=False)
+        return Staged(io, state.committed.number, 0, data)
+
+
+def _same(mine: storage_pb2.ChunkInfo, theirs: storage_pb2.ChunkInfo | None) -> bool:
+    return (
+        theirs is not None
+        and theirs.committed_version == mine.committed_version
+        and theirs.checksum == mine.checksum
+        and theirs.length == mine.length
+        and not theirs.pending_version
+    )

@@ -1,0 +1,308 @@
+"""The storage service: checks where a request belongs, then lets the chain or the engine do it.
+
+Layer: shell. Concurrency: handlers run on a thread per connection; two that touch one chunk meet
+in that chunk's lock (storage/chain.py), reads take none unless they find a pending version at the
+tail. Nothing else is shared but the routing, which is replaced whole.
+"""
+
+from __future__ import annotations
+
+from luciole.errors import FsError, Kind
+from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
+from luciole.proto.services import Call
+from luciole.routing import serving_targets, successor
+from luciole.runtime import Runtime
+from luciole.storage.chain import ChainReplica
+from luciole.storage.core.replica import needs_tail, reads_pending
+from luciole.storage.engine.interface import (
+    CHUNK_ID_SIZE,
+    CHUNK_SIZE_MAX,
+    ChunkState,
+    ReadOutcome,
+)
+from luciole.storage.ports import Fence, Peers, Routing
+from luciole.storage.targets import Target, Targets
+
+LIST_MAX = 4096
+READ_BYTES_MAX = 64 * 1024 * 1024
+DIRTY_READ_ATTEMPTS = 8
+ROUTING_WAIT_S = 1.0
+
+
+class StorageService:
+    """Handler of the service Storage."""
+
+    def __init__(
+        self, runtime: Runtime, targets: Targets, routing: Routing, peers: Peers, fence: Fence
+    ) -> None:
+        self._runtime = runtime
+        self._targets = targets
+        self._routing = routing
+        self._peers = peers
+        self._fence = fence
+        self.replica = ChainReplica(runtime, routing, peers)
+
+    async def _member(
+        self, wanted: storage_pb2.VersionedChain
+    ) -> tuple[Target, mgmtd_pb2.Chain, mgmtd_pb2.PublicState]:
+        """Our target of a chain that sender and receiver know alike.
+
+        A sender that is ahead is believed: newer routing is waited for. Raises FsError
+        CHAIN_VERSION_MISMATCH or NOT_SERVING.
+        """
+        self._fence.check()
+        table = self._routing.current()
+        chain = table.chain(wanted.chain_id)
+        if chain.version < wanted.version:
+            table = await self._routing.newer_than(table.version, ROUTING_WAIT_S)
+            chain = table.chain(wanted.chain_id)
+        if chain.version != wanted.version:
+            raise FsError(Kind.CHAIN_VERSION_MISMATCH, f"the sender knows version "
+                          f"{wanted.version}, this node {chain.version}",
+                          f"chain {wanted.chain_id}")
+        target, state = self._targets.of_chain(chain)
+        if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
+            raise FsError(Kind.NOT_SERVING, "the target's disk failed",
+                          f"target {target.target_id}")
+        return target, chain, state
+
+    async def _serving(
+        self, wanted: storage_pb2.VersionedChain
+    ) -> tuple[Target, mgmtd_pb2.Chain]:
+        target, chain, state = await self._member(wanted)
+        if state != mgmtd_pb2.SERVING:
+            raise FsError(Kind.NOT_SERVING, "the target does not serve now",
+                          f"target {target.target_id}")
+        return target, chain
+
+    async def _head(self, wanted: storage_pb2.VersionedChain) -> Target:
+        target, chain = await self._serving(wanted)
+        if serving_targets(chain)[0] != target.target_id:
+            raise FsError(Kind.NOT_SERVING, "writes go to the head of the chain",
+                          f"target {target.target_id}")
+        return target
+
+    # Writing.
+
+    async def write(self, request: storage_pb2.WriteRequest, call: Call) -> storage_pb2.WriteReply:
+        """Takes updates as the head; each io has a result of its own."""
+        reply = storage_pb2.WriteReply()
+        position = 0
+        for io in request.ios:
+            size = io.length if carries_bytes(io) else 0
+            data = call.payload[position : position + size]
+            position += size
+            reply.results.append(await self._write_one(io, data, call))
+        return reply
+
+    async def _write_one(
+        self, io: storage_pb2.WriteIO, data: memoryview, call: Call
+    ) -> storage_pb2.WriteResult:
+        try:
+            check_update(io, data)
+            target = await self._head(io.chain)
+            version = await self.replica.write(target, io, data, call)
+        except FsError as failure:
+            return storage_pb2.WriteResult(error=failure.to_proto())
+        return storage_pb2.WriteResult(version=version.number, length=version.length)
+
+    async def forward(
+        self, request: storage_pb2.ForwardRequest, call: Call
+    ) -> storage_pb2.ForwardReply:
+        """Takes an update from the predecessor."""
+        try:
+            check_update(request.io, call.payload)
+            target, _, state = await self._member(request.io.chain)
+            if state not in {mgmtd_pb2.SERVING, mgmtd_pb2.SYNCING}:
+                raise FsError(Kind.NOT_SERVING, "the target takes no writes now",
+                              f"target {target.target_id}")
+            version = await self.replica.accept(target, request, call.payload, call)
+        except FsError as failure:
+            return storage_pb2.ForwardReply(
+                result=storage_pb2.WriteResult(error=failure.to_proto()))
+        return storage_pb2.ForwardReply(
+            result=storage_pb2.WriteResult(version=version.number, length=version.length))
+
+    async def remove_range(
+        self, request: storage_pb2.RemoveRangeRequest, call: Call
+    ) -> storage_pb2.RemoveRangeReply:
+        """Removes chunks one by one through the chain, so that every replica agrees."""
+        target = await self._head(request.chain)
+        limit = min(request.limit or LIST_MAX, LIST_MAX)
+        states, more = await target.engine.list(request.begin, request.end or None, limit)
+        for state in states:
+            io = storage_pb2.WriteIO(
+                chain=request.chain, chunk_id=state.chunk_id, kind=storage_pb2.REMOVE)
+            await self.replica.write(target, io, memoryview(b""), call)
+        return storage_pb2.RemoveRangeReply(removed=len(states), more=more)
+
+    async def sync(self, request: storage_pb2.SyncRequest, call: Call) -> common_pb2.Empty:
+        """Makes what was acknowledged on these chains durable here."""
+        targets = [(await self._serving(chain))[0] for chain in request.chains]
+        unique = {target.target_id: target for target in targets}
+        for target in unique.values():
+            await target.engine.sync()
+        return common_pb2.Empty()
+
+    # Reading.
+
+    async def read(self, request: storage_pb2.ReadRequest, call: Call) -> storage_pb2.ReadReply:
+        """Reads from this replica; each io has a result of its own."""
+        total = sum(io.length for io in request.ios)
+        if total > READ_BYTES_MAX:
+            raise FsError(Kind.INVALID_ARGUMENT, f"{total} bytes asked for in one request, "
+                          f"at most {READ_BYTES_MAX}")
+        reply, buffers = storage_pb2.ReadReply(), []
+        scratch = memoryview(bytearray(total))
+        position = 0
+        for io in request.ios:
+            buffer = scratch[position : position + io.length]
+            result = await self._read_one(io, buffer)
+            reply.results.append(result)
+            if result.length:
+                buffers.append(buffer[: result.length])
+            position += io.length
+        call.reply_payload(buffers)
+        return reply
+
+    async def _read_one(
+        self, io: storage_pb2.ReadIO, buffer: memoryview
+    ) -> storage_pb2.ReadResult:
+        try:
+            target, chain = await self._serving(io.chain)
+            outcome = await self._read_chunk(target, chain, io, buffer)
+        except FsError as failure:
+            return storage_pb2.ReadResult(error=failure.to_proto())
+        return storage_pb2.ReadResult(
+            length=outcome.length, version=outcome.version, checksums=outcome.checksums)
+
+    async def _read_chunk(
+        self, target: Target, chain: mgmtd_pb2.Chain, io: storage_pb2.ReadIO, buffer: memoryview
+    ) -> ReadOutcome:
+        for _ in range(DIRTY_READ_ATTEMPTS):
+            state = await target.engine.state(io.chunk_id)
+            if state is None:
+                raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
+            pending = False
+            if state.pending is not None and not io.relaxed:
+                pending = await self._resolve(target, chain, state)
+            elif state.committed is None:
+                raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
+            try:
+                return await target.engine.read(
+                    io.chunk_id, io.offset, buffer, pending=pending)
+            except FsError as failure:
+                # The version was committed or replaced between looking and reading.
+                if failure.kind != Kind.CHUNK_NOT_FOUND:
+                    raise
+        raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
+
+    async def _resolve(
+        self, target: Target, chain: mgmtd_pb2.Chain, state: ChunkState
+    ) -> bool:
+        """Whether the pending version is the one to serve."""
+        serving = serving_targets(chain)
+        if not needs_tail(state, serving[-1] == target.target_id):
+            await self._settle_at_tail(target, chain, state.chunk_id)
+            return False
+        table = self._routing.current()
+        reply = await self._peers.storage(table.node_of(serving[-1])).query_version(
+            storage_pb2.QueryVersionRequest(
+                chain=storage_pb2.VersionedChain(
+                    chain_id=chain.chain_id, version=chain.version),
+                chunk_id=state.chunk_id),
+            timeout=ROUTING_WAIT_S)
+        if reply.found and reads_pending(state, reply.committed_version):
+            return True
+        if state.committed is None:
+            raise FsError(Kind.CHUNK_NOT_FOUND, "no committed version", state.chunk_id.hex())
+        return False
+
+    async def _settle_at_tail(
+        self, target: Target, chain: mgmtd_pb2.Chain, chunk_id: bytes
+    ) -> ChunkState | None:
+        """A tail commits what it staged before it became the tail: all before it have it too.
+
+        While a syncing replica follows, the update is left to the next writer, who tells it.
+        """
+        async with self._runtime.lock(self.replica.lock_key(target, chunk_id)):
+            state = await target.engine.state(chunk_id)
+            if state is not None and state.pending is not None \
+                    and successor(chain, target.target_id) is None:
+                await target.engine.commit(chunk_id, state.pending.number)
+                state = await target.engine.state(chunk_id)
+            return state
+
+    async def query_version(
+        self, request: storage_pb2.QueryVersionRequest, call: Call
+    ) -> storage_pb2.QueryVersionReply:
+        """Tells, as the tail, which version of a chunk is committed."""
+        target, chain = await self._serving(request.chain)
+        if serving_targets(chain)[-1] != target.target_id:
+            raise FsError(Kind.NOT_SERVING, "not the tail", f"target {target.target_id}")
+        state = await target.engine.state(request.chunk_id)
+        if state is not None and state.pending is not None:
+            state = await self._settle_at_tail(target, chain, request.chunk_id)
+        if state is None or state.committed is None:
+            return storage_pb2.QueryVersionReply(found=False)
+        return storage_pb2.QueryVersionReply(
+            found=True, committed_version=state.committed.number)
+
+    # Resync and fsck.
+
+    async def list_chunks(
+        self, request: storage_pb2.ListChunksRequest, call: Call
+    ) -> storage_pb2.ListChunksReply:
+        """One page of a target's chunks in order of id."""
+        target = self._targets.get(request.target_id)
+        limit = min(request.limit or LIST_MAX, LIST_MAX)
+        states, more = await target.engine.list(request.begin, request.end or None, limit)
+        return storage_pb2.ListChunksReply(chunks=[chunk_info(s) for s in states], more=more)
+
+    async def sync_done(
+        self, request: storage_pb2.SyncDoneRequest, call: Call
+    ) -> common_pb2.Empty:
+        """The predecessor has compared and sent everything."""
+        target, chain, state = await self._member(request.chain)
+        if state != mgmtd_pb2.SYNCING:
+            raise FsError(Kind.NOT_SERVING, "the target is not syncing",
+                          f"target {target.target_id}")
+        await target.engine.sync()
+        self._targets.sync_done(chain)
+        return common_pb2.Empty()
+
+
+def carries_bytes(io: storage_pb2.WriteIO) -> bool:
+    """Whether `length` bytes of the payload belong to this update."""
+    return io.kind in {storage_pb2.WRITE, storage_pb2.REPLACE}
+
+
+def check_update(io: storage_pb2.WriteIO, data: memoryview) -> None:
+    """Raises FsError INVALID_ARGUMENT for an update that cannot be meant."""
+    size = io.length if carries_bytes(io) else 0
+    problem = ""
+    if len(io.chunk_id) != CHUNK_ID_SIZE:
+        problem = f"a chunk id has {CHUNK_ID_SIZE} bytes"
+    elif io.kind not in storage_pb2.UpdateKind.values() or not io.kind:
+        problem = f"unknown kind {io.kind}"
+    elif len(data) != size:
+        problem = f"{len(data)} bytes came for an update of {size}"
+    elif io.kind != storage_pb2.REMOVE and (
+        io.chunk_size > CHUNK_SIZE_MAX or io.offset + io.length > io.chunk_size
+    ):
+        problem = f"[{io.offset}, +{io.length}) lies outside a chunk of {io.chunk_size}"
+    if problem:
+        raise FsError(Kind.INVALID_ARGUMENT, problem, f"chunk {io.chunk_id.hex()}")
+
+
+def chunk_info(state: ChunkState) -> storage_pb2.ChunkInfo:
+    """The form that travels."""
+    committed, pending = state.committed, state.pending
+    return storage_pb2.ChunkInfo(
+        chunk_id=state.chunk_id,
+        committed_version=committed.number if committed else 0,
+        pending_version=pending.number if pending else 0,
+        length=committed.length if committed else 0,
+        checksum=state.checksum,
+        allocated=state.allocated,
+    )

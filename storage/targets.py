@@ -1,0 +1,122 @@
+"""The targets of one storage process, and what it may do with them.
+
+Layer: shell. A target's *local state* is this process's word: UP_TO_DATE means that it holds
+every acknowledged byte of its chain; ONLINE that it is here but may lack some. The manager's
+*public state* decides who serves; the two meet in `observe`:
+
+- public SERVING or LAST_SERVING when the process starts: it had everything and still has: up to
+  date (LAST_SERVING will be made SERVING by the manager);
+- public OFFLINE, WAITING or SYNCING: it may lack writes: online, until the predecessor of a
+  syncing target says that it has sent everything (`sync_done`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from luciole.errors import FsError, Kind
+from luciole.proto import mgmtd_pb2
+from luciole.routing import RoutingTable
+from luciole.storage.engine.interface import ChunkEngine
+
+_BEHIND = (mgmtd_pb2.OFFLINE, mgmtd_pb2.WAITING)
+
+
+@dataclass
+class Target:
+    """One engine in one chain."""
+
+    target_id: int
+    disk: int
+    engine: ChunkEngine
+    local_state: mgmtd_pb2.LocalState = mgmtd_pb2.LOCAL_ONLINE
+    chain_id: int = 0
+    chain_version: int = 0
+    resync_done: int = 0
+    resync_total: int = 0
+
+
+class Targets:
+    """All targets of this process, by id."""
+
+    def __init__(self, targets: list[Target]) -> None:
+        self._targets = {target.target_id: target for target in targets}
+        self._guard = threading.Lock()
+
+    def all(self) -> list[Target]:
+        """Every target."""
+        return list(self._targets.values())
+
+    def get(self, target_id: int) -> Target:
+        """Raises FsError NOT_SERVING for a target that lives elsewhere."""
+        target = self._targets.get(target_id)
+        if target is None:
+            raise FsError(Kind.NOT_SERVING, "the target is not on this node",
+                          f"target {target_id}")
+        return target
+
+    def of_chain(self, chain: mgmtd_pb2.Chain) -> tuple[Target, mgmtd_pb2.PublicState]:
+        """This process's member of a chain and its public state.
+
+        Raises FsError CHAIN_VERSION_MISMATCH when there is none.
+        """
+        for member in chain.targets:
+            target = self._targets.get(member.target_id)
+            if target is not None:
+                return target, member.state
+        raise FsError(Kind.CHAIN_VERSION_MISMATCH, "no target of the chain is on this node",
+                      f"chain {chain.chain_id}")
+
+    def observe(self, table: RoutingTable) -> None:
+        """Takes over what new routing says of our targets."""
+        with self._guard:
+            for chain in table.chains():
+                for member in chain.targets:
+                    target = self._targets.get(member.target_id)
+                    if target is not None and chain.version >= target.chain_version:
+                        self._observe_one(target, chain, member.state)
+
+    @staticmethod
+    def _observe_one(
+        target: Target, chain: mgmtd_pb2.Chain, state: mgmtd_pb2.PublicState
+    ) -> None:
+        first = target.chain_version == 0
+        target.chain_id, target.chain_version = chain.chain_id, chain.version
+        if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
+            return
+        if state in _BEHIND or (state == mgmtd_pb2.SYNCING and first):
+            target.local_state = mgmtd_pb2.LOCAL_ONLINE
+        elif state in {mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING}:
+            target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE
+
+    def sync_done(self, chain: mgmtd_pb2.Chain) -> None:
+        """The predecessor has sent everything under this very chain version."""
+        target, state = self.of_chain(chain)
+        with self._guard:
+            if state == mgmtd_pb2.SYNCING and target.chain_version == chain.version:
+                target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE
+
+    def set_offline(self, target: Target) -> None:
+        """The disk failed: the target is out until the process starts anew."""
+        with self._guard:
+            target.local_state = mgmtd_pb2.LOCAL_OFFLINE
+
+    async def reports(self) -> list[mgmtd_pb2.TargetReport]:
+        """What a heartbeat says of each target."""
+        reports = []
+        for target in self.all():
+            report = mgmtd_pb2.TargetReport(
+                target_id=target.target_id, state=target.local_state, disk=target.disk,
+                chain_version=target.chain_version, resync_done=target.resync_done,
+                resync_total=target.resync_total)
+            try:
+                space = await target.engine.space()
+            except FsError:
+                self.set_offline(target)
+                report.state = mgmtd_pb2.LOCAL_OFFLINE
+            else:
+                report.used_bytes, report.chunks = space.used, space.chunks
+                report.capacity_bytes, report.free_bytes = space.capacity, space.free
+            reports.append(report)
+        return reports
