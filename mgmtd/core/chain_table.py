@@ -1,0 +1,121 @@
+"""How a chain changes: a pure, total function of its state and of what its targets report.
+
+Layer: pure. `next_chain(chain, reports)` looks at every target's public state and at its local
+report (LOCAL_OFFLINE when its node is silent):
+
+    public        | local        | other targets                  | becomes
+    --------------+--------------+--------------------------------+------------------------------
+    SERVING       | not offline  |                                | SERVING
+    SERVING       | offline      | another stays SERVING          | OFFLINE
+    SERVING       | offline      | none stays SERVING             | LAST_SERVING (all of them)
+    LAST_SERVING  | not offline  | none is SERVING                | SERVING
+    LAST_SERVING  | not offline  | one is SERVING again           | as WAITING
+    LAST_SERVING  | offline      | none is SERVING                | LAST_SERVING
+    LAST_SERVING  | offline      | one is SERVING again           | OFFLINE
+    SYNCING       | up to date   | one is SERVING                 | SERVING
+    SYNCING       | online       | one is SERVING                 | SYNCING
+    SYNCING       | not offline  | none is SERVING                | WAITING
+    WAITING,      | not offline  | one SERVING, none SYNCING      | SYNCING (the first such)
+      OFFLINE     | not offline  | otherwise                      | WAITING
+    not SERVING   | offline      |                                | OFFLINE
+
+Serving targets that are lost in one step are each LAST_SERVING: no write can have been
+acknowledged without every one of them, so any that returns may serve.
+
+The order is SERVING, LAST_SERVING, SYNCING, WAITING, OFFLINE, each group keeping its order: a
+target that comes back takes its place at the end of those that serve. Any change raises the
+version by one. When every target serves, the preferred order is restored.
+
+Source: the transition rules of 3FS's cluster manager, with the changes that ARCHITECTURE.md names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from luciole.proto import mgmtd_pb2
+
+Public = mgmtd_pb2.PublicState
+Local = mgmtd_pb2.LocalState
+SERVING, LAST_SERVING = mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING
+SYNCING, WAITING, OFFLINE = mgmtd_pb2.SYNCING, mgmtd_pb2.WAITING, mgmtd_pb2.OFFLINE
+_ORDER = {SERVING: 0, LAST_SERVING: 1, SYNCING: 2, WAITING: 3, OFFLINE: 4}
+
+
+def next_chain(
+    chain: mgmtd_pb2.Chain, reports: Mapping[int, mgmtd_pb2.LocalState]
+) -> mgmtd_pb2.Chain:
+    """The chain after what its targets report.
+
+    Args:
+        chain: as it is.
+        reports: local state by target id; a missing one counts as LOCAL_OFFLINE. An up-to-date
+            report made under another chain version must be given as LOCAL_ONLINE.
+
+    Returns:
+        `chain` itself when nothing changes, otherwise a new one with the next version.
+    """
+    before = [(target.target_id, target.state) for target in chain.targets]
+    local = {target: reports.get(target, mgmtd_pb2.LOCAL_OFFLINE) for target, _ in before}
+    after = _join(_serving_step(before, local), local)
+    ordered = _in_order(after, list(chain.preferred_order))
+    if ordered == before:
+        return chain
+    changed = mgmtd_pb2.Chain(
+        chain_id=chain.chain_id, version=chain.version + 1,
+        preferred_order=chain.preferred_order)
+    for target_id, state in ordered:
+        changed.targets.add(target_id=target_id, state=state)
+    return changed
+
+
+def _serving_step(
+    before: list[tuple[int, Public]], local: Mapping[int, Local]
+) -> list[tuple[int, Public]]:
+    """Settles who serves: losses first, then returns."""
+    present = {target for target, state in local.items() if state != mgmtd_pb2.LOCAL_OFFLINE}
+    keeps = any(state == SERVING and target in present for target, state in before)
+    returns = not keeps and any(
+        state == LAST_SERVING and target in present for target, state in before)
+    serves = keeps or returns
+    after: list[tuple[int, Public]] = []
+    for target, state in before:
+        here = target in present
+        if state == SERVING:
+            lost = OFFLINE if serves else LAST_SERVING
+            after.append((target, SERVING if here else lost))
+        elif state == LAST_SERVING:
+            if here:
+                after.append((target, WAITING if keeps else SERVING))
+            else:
+                after.append((target, OFFLINE if serves else LAST_SERVING))
+        elif not here:
+            after.append((target, OFFLINE))
+        elif state == SYNCING and serves:
+            caught_up = local[target] == mgmtd_pb2.LOCAL_UP_TO_DATE
+            after.append((target, SERVING if caught_up else SYNCING))
+        else:
+            after.append((target, WAITING))
+    return after
+
+
+def _join(
+    states: list[tuple[int, Public]], local: Mapping[int, Local]
+) -> list[tuple[int, Public]]:
+    """Lets the first waiting target sync, if one serves and none syncs."""
+    kinds = [state for _, state in states]
+    if SERVING not in kinds or SYNCING in kinds or WAITING not in kinds:
+        return states
+    first = kinds.index(WAITING)
+    return [
+        (target, SYNCING if position == first else state)
+        for position, (target, state) in enumerate(states)
+    ]
+
+
+def _in_order(
+    states: list[tuple[int, Public]], preferred: list[int]
+) -> list[tuple[int, Public]]:
+    if preferred and all(state == SERVING for _, state in states):
+        return sorted(states, key=lambda item: preferred.index(item[0]))
+    return sorted(states, key=lambda item: _ORDER[item[1]])

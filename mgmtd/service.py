@@ -1,0 +1,355 @@
+"""The cluster manager: who is here, who serves what, and everybody told of it.
+
+Layer: shell. Durable facts (nodes, targets, chains, tables, config) are in the key-value store;
+what is heard (heartbeats, client leases) is in memory, since a manager that starts anew hears it
+again within one lease. Until then it is *bootstrapping* and takes nobody for dead.
+
+Concurrency: handlers and the one `tick` loop run on many threads; everything shared is guarded by
+one lock of the runtime ("mgmtd"), which no wait for a heartbeat or a long poll ever holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from luciole.config import validate_service_config
+from luciole.errors import FsError, Kind, require
+from luciole.kv.interface import KeyValueStore, Transaction
+from luciole.log import get_logger
+from luciole.mgmtd import store
+from luciole.mgmtd.core.chain_table import next_chain
+from luciole.mgmtd.core.placement import place_chains
+from luciole.proto import common_pb2, mgmtd_pb2
+from luciole.proto.services import Call
+from luciole.runtime import Runtime
+
+log = get_logger("mgmtd")
+LOCK = "mgmtd"
+POLL_SECONDS_MAX = 30.0
+
+
+@dataclass
+class Heard:
+    """What the last heartbeat of a node said."""
+
+    at: float
+    generation: int
+    targets: list[mgmtd_pb2.TargetReport] = field(default_factory=list)
+
+
+@dataclass
+class HeardClient:
+    """What the last sign of a client said."""
+
+    at: float
+    session: mgmtd_pb2.ClientSession
+
+
+class MgmtdService:
+    """Handler of the service Mgmtd."""
+
+    def __init__(
+        self,
+        kv: KeyValueStore,
+        runtime: Runtime,
+        *,
+        cluster_id: str,
+        lease_seconds: float,
+        client_lease_seconds: float,
+    ) -> None:
+        self._kv = kv
+        self._runtime = runtime
+        self._cluster_id = cluster_id
+        self._lease = lease_seconds
+        self._client_lease = client_lease_seconds
+        self._started = runtime.clock.now()
+        self._routing = mgmtd_pb2.Routing()
+        self._changed = runtime.signal()
+        self._heard: dict[int, Heard] = {}
+        self._clients: dict[bytes, HeardClient] = {}
+
+    async def start(self) -> None:
+        """Creates the cluster if the store is empty, and loads its routing."""
+        await self._kv.run(lambda txn: store.create_cluster(txn, self._cluster_id))
+        self._routing = await self._kv.run(store.load_routing)
+        self._started = self._runtime.clock.now()
+
+    def _check_cluster(self, cluster_id: str) -> None:
+        require(cluster_id == self._cluster_id, Kind.WRONG_CLUSTER,
+                f"this is cluster {self._cluster_id!r}", repr(cluster_id))
+
+    @property
+    def bootstrapping(self) -> bool:
+        """Whether this manager is too young to call anybody dead."""
+        return self._runtime.clock.now() < self._started + 2 * self._lease
+
+    async def _reload(self) -> None:
+        """Shows everybody what is stored now."""
+        self._routing = await self._kv.run(store.load_routing)
+        self._changed.notify()
+
+    # Nodes.
+
+    async def register_node(
+        self, request: mgmtd_pb2.RegisterNodeRequest, call: Call
+    ) -> mgmtd_pb2.RegisterNodeReply:
+        """Takes a node in, or learns its new address and generation."""
+        self._check_cluster(request.cluster_id)
+        require(request.node.node_id > 0 and bool(request.node.kind), Kind.INVALID_ARGUMENT,
+                "a node needs an id and a kind")
+
+        async def body(txn: Transaction) -> None:
+            routing = await store.load_routing(txn)
+            known = {target.target_id: target for target in routing.targets}
+            node = mgmtd_pb2.Node()
+            node.CopyFrom(request.node)
+            node.state = mgmtd_pb2.CONNECTED
+            store.put_node(txn, node)
+            for report in request.targets:
+                target = known.get(report.target_id)
+                if target is None:
+                    store.put_target(txn, mgmtd_pb2.Target(
+                        target_id=report.target_id, node_id=node.node_id, disk=report.disk))
+                elif target.node_id != node.node_id:
+                    raise FsError(Kind.INVALID_ARGUMENT, f"the target belongs to node "
+                                  f"{target.node_id}", f"target {report.target_id}")
+            await store.raise_version(txn)
+
+        async with self._runtime.lock(LOCK):
+            await self._kv.run(body)
+            self._heard[request.node.node_id] = Heard(
+                self._runtime.clock.now(), request.node.generation, list(request.targets))
+            await self._reload()
+        log.info("node_registered", node=request.node.node_id, port=request.node.rpc_port)
+        return mgmtd_pb2.RegisterNodeReply(
+            routing_version=self._routing.version, lease_ms=int(self._lease * 1000))
+
+    async def heartbeat(
+        self, request: mgmtd_pb2.HeartbeatRequest, call: Call
+    ) -> mgmtd_pb2.HeartbeatReply:
+        """A node is alive. Raises FsError NOT_FOUND for one that must register (again)."""
+        self._check_cluster(request.cluster_id)
+        async with self._runtime.lock(LOCK):
+            known = {node.node_id: node for node in self._routing.nodes}.get(request.node_id)
+            if known is None or known.generation != request.generation:
+                raise FsError(Kind.NOT_FOUND, "not registered with this generation: register",
+                              f"node {request.node_id}")
+            self._heard[request.node_id] = Heard(
+                self._runtime.clock.now(), request.generation, list(request.targets))
+        return mgmtd_pb2.HeartbeatReply(
+            routing_version=self._routing.version, lease_ms=int(self._lease * 1000))
+
+    async def tick(self) -> bool:
+        """Judges nodes and chains by what was heard; returns whether routing changed."""
+        now = self._runtime.clock.now()
+        async with self._runtime.lock(LOCK):
+            self._forget_clients(now)
+            reports = self._local_states(now)
+            nodes = self._judged_nodes(now)
+            chains = [
+                after for before in self._routing.chains
+                if (after := next_chain(before, reports[before.chain_id])) is not before
+            ]
+            if not chains and not nodes:
+                return False
+
+            async def body(txn: Transaction) -> None:
+                for chain in chains:
+                    store.put_chain(txn, chain)
+                for node in nodes:
+                    store.put_node(txn, node)
+                await store.raise_version(txn)
+
+            await self._kv.run(body)
+            await self._reload()
+        for chain in chains:
+            log.info("chain_changed", chain=chain.chain_id, version=chain.version, states=[
+                f"{target.target_id}:{mgmtd_pb2.PublicState.Name(target.state)}"
+                for target in chain.targets])
+        return True
+
+    def _alive(self, node_id: int, now: float) -> bool:
+        """Heard within the lease, or not yet to be judged."""
+        heard = self._heard.get(node_id)
+        last = heard.at if heard else self._started + self._lease
+        return now < max(last, self._started + self._lease) + self._lease
+
+    def _judged_nodes(self, now: float) -> list[mgmtd_pb2.Node]:
+        changed = []
+        for node in self._routing.nodes:
+            state = mgmtd_pb2.CONNECTED if self._alive(node.node_id, now) else mgmtd_pb2.FAILED
+            if node.state not in {state, mgmtd_pb2.DISABLED}:
+                after = mgmtd_pb2.Node()
+                after.CopyFrom(node)
+                after.state = state
+                changed.append(after)
+        return changed
+
+    def _local_states(self, now: float) -> dict[int, dict[int, mgmtd_pb2.LocalState]]:
+        """Per chain, the local state of each target as far as it is known and current."""
+        node_of = {target.target_id: target.node_id for target in self._routing.targets}
+        found: dict[int, dict[int, mgmtd_pb2.LocalState]] = {}
+        for chain in self._routing.chains:
+            states = {}
+            for member in chain.targets:
+                node_id = node_of.get(member.target_id, 0)
+                if not self._alive(node_id, now):
+                    continue
+                states[member.target_id] = self._reported(node_id, member, chain.version)
+            found[chain.chain_id] = states
+        return found
+
+    def _reported(
+        self, node_id: int, member: mgmtd_pb2.ChainTarget, chain_version: int
+    ) -> mgmtd_pb2.LocalState:
+        heard = self._heard.get(node_id)
+        if heard is None:
+            # Bootstrapping: nothing was heard yet, so nothing changes for this target.
+            return (mgmtd_pb2.LOCAL_OFFLINE if member.state == mgmtd_pb2.OFFLINE
+                    else mgmtd_pb2.LOCAL_ONLINE)
+        for report in heard.targets:
+            if report.target_id == member.target_id:
+                stale = report.chain_version != chain_version
+                if report.state == mgmtd_pb2.LOCAL_UP_TO_DATE and stale:
+                    return mgmtd_pb2.LOCAL_ONLINE
+                return report.state
+        return mgmtd_pb2.LOCAL_OFFLINE
+
+    # Routing and chains.
+
+    async def get_routing(
+        self, request: mgmtd_pb2.GetRoutingRequest, call: Call
+    ) -> mgmtd_pb2.GetRoutingReply:
+        """Long poll: answers when routing differs from what the caller knows."""
+        deadline = self._runtime.clock.now() + min(request.wait_ms / 1000, POLL_SECONDS_MAX)
+        while True:
+            seen = self._changed.count
+            routing = self._routing
+            remaining = deadline - self._runtime.clock.now()
+            if routing.version != request.known_version:
+                return mgmtd_pb2.GetRoutingReply(version=routing.version, routing=routing)
+            if remaining <= 0:
+                return mgmtd_pb2.GetRoutingReply(version=routing.version)
+            await self._changed.wait(seen, remaining)
+
+    async def create_chains(
+        self, request: mgmtd_pb2.CreateChainsRequest, call: Call
+    ) -> mgmtd_pb2.CreateChainsReply:
+        """Groups all targets that are in no chain yet, and makes version 1 of table 1."""
+        async def body(txn: Transaction) -> list[mgmtd_pb2.Chain]:
+            routing = await store.load_routing(txn)
+            require(not routing.chains, Kind.EXISTS, "the cluster has chains already")
+            by_node: dict[int, list[int]] = {}
+            for target in routing.targets:
+                by_node.setdefault(target.node_id, []).append(target.target_id)
+            chains = place_chains(
+                by_node, request.replicas, allow_shared_nodes=request.allow_shared_nodes)
+            chain_of = {
+                member.target_id: chain.chain_id for chain in chains for member in chain.targets}
+            for target in routing.targets:
+                target.chain_id = chain_of[target.target_id]
+                store.put_target(txn, target)
+            for chain in chains:
+                store.put_chain(txn, chain)
+            store.put_table(txn, mgmtd_pb2.ChainTable(
+                table_id=1, version=1, chain_ids=[chain.chain_id for chain in chains]))
+            await store.raise_version(txn)
+            return chains
+
+        async with self._runtime.lock(LOCK):
+            chains = await self._kv.run(body)
+            await self._reload()
+        return mgmtd_pb2.CreateChainsReply(
+            routing_version=self._routing.version, chains=len(chains))
+
+    # Configuration.
+
+    async def get_config(
+        self, request: mgmtd_pb2.GetConfigRequest, call: Call
+    ) -> mgmtd_pb2.GetConfigReply:
+        """A service's configuration as it was set."""
+        version, content = await self._kv.run(
+            lambda txn: store.get_config(txn, request.service))
+        return mgmtd_pb2.GetConfigReply(version=version, content=content)
+
+    async def set_config(
+        self, request: mgmtd_pb2.SetConfigRequest, call: Call
+    ) -> mgmtd_pb2.SetConfigReply:
+        """Validates and stores a service's configuration."""
+        validate_service_config(request.service, request.content)
+
+        async def body(txn: Transaction) -> int:
+            version, _ = await store.get_config(txn, request.service)
+            store.put_config(txn, request.service, version + 1, request.content)
+            return version + 1
+
+        return mgmtd_pb2.SetConfigReply(version=await self._kv.run(body))
+
+    # Clients.
+
+    async def extend_client_session(
+        self, request: mgmtd_pb2.ExtendClientSessionRequest, call: Call
+    ) -> mgmtd_pb2.ExtendClientSessionReply:
+        """A client is alive."""
+        self._check_cluster(request.cluster_id)
+        request.session.last_seen_ns = self._runtime.clock.wall_ns()
+        async with self._runtime.lock(LOCK):
+            self._clients[request.session.client_id] = HeardClient(
+                self._runtime.clock.now(), request.session)
+        return mgmtd_pb2.ExtendClientSessionReply(
+            routing_version=self._routing.version, lease_ms=int(self._client_lease * 1000))
+
+    async def end_client_session(
+        self, request: mgmtd_pb2.EndClientSessionRequest, call: Call
+    ) -> common_pb2.Empty:
+        """A client says good-bye."""
+        async with self._runtime.lock(LOCK):
+            self._clients.pop(request.client_id, None)
+        return common_pb2.Empty()
+
+    def _forget_clients(self, now: float) -> None:
+        dead = [client_id for client_id, client in self._clients.items()
+                if now > client.at + self._client_lease]
+        for client_id in dead:
+            del self._clients[client_id]
+
+    async def list_client_sessions(
+        self, request: common_pb2.Empty, call: Call
+    ) -> mgmtd_pb2.ListClientSessionsReply:
+        """All clients whose lease runs."""
+        young = self._runtime.clock.now() < self._started + 2 * self._client_lease
+        async with self._runtime.lock(LOCK):
+            return mgmtd_pb2.ListClientSessionsReply(
+                sessions=[client.session for client in self._clients.values()],
+                bootstrapping=young)
+
+    async def status(self, request: common_pb2.Empty, call: Call) -> mgmtd_pb2.StatusReply:
+        """Everything that an operator wants to see."""
+        now = self._runtime.clock.now()
+        async with self._runtime.lock(LOCK):
+            reply = mgmtd_pb2.StatusReply(
+                routing=self._routing, bootstrapping=self.bootstrapping,
+                clients=[client.session for client in self._clients.values()])
+            for node in self._routing.nodes:
+                heard = self._heard.get(node.node_id)
+                entry = reply.nodes.add(node=node)
+                if heard:
+                    entry.last_heartbeat_age_ms = int((now - heard.at) * 1000)
+                    entry.targets.extend(heard.targets)
+            _add_space(reply)
+            return reply
+
+
+def _add_space(reply: mgmtd_pb2.StatusReply) -> None:
+    """Space for user data: each device counted once, divided by the number of replicas."""
+    chains = reply.routing.chains
+    replicas = len(chains[0].targets) if chains else 1
+    devices: dict[str, mgmtd_pb2.TargetReport] = {}
+    used = 0
+    for entry in reply.nodes:
+        for report in entry.targets:
+            devices[report.device or f"{entry.node.node_id}/{report.disk}"] = report
+            used += report.used_bytes
+    reply.used_bytes = used // replicas
+    reply.capacity_bytes = sum(r.capacity_bytes for r in devices.values()) // replicas
+    reply.free_bytes = sum(r.free_bytes for r in devices.values()) // replicas
