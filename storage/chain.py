@@ -83,6 +83,10 @@ class ChainReplica:
                     return known
             if state is None and io.kind == storage_pb2.REMOVE:
                 return Version(0, 0, removed=True)
+            if io.kind == storage_pb2.TRUNCATE:
+                has = state.committed if state else None
+                if has is None or has.length <= io.length:
+                    return has or Version(0, 0)  # short enough already
             base = state.committed.number if state and state.committed else 0
             return await self._apply(
                 target, Staged(io, next_version(base, target.chain_version), base, data), call)

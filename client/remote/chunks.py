@@ -1,0 +1,354 @@
+"""The chunks of files as a client sees them: striped I/O with checksums, batched per node.
+
+Layer: shell. An I/O is cut at chunks; the pieces for one node travel in one message, the nodes are
+asked side by side. Each piece has a result of its own, and only those that failed are tried
+again, with newer routing, until the total deadline. A write keeps its tag through all attempts,
+so that the replicas apply it once. Bulk bytes are never copied here: writes are sent from slices
+of the caller's buffer, reads are received into slices of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from luciole.checksum import block_checksums
+from luciole.client.core.layout import Piece, chain_of, chains_of, chunk_id, chunks_from, cut
+from luciole.client.remote.connections import Connections
+from luciole.client.remote.manager import RoutingCache
+from luciole.errors import FsError, Kind, Retry
+from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2, storage_pb2
+from luciole.retry import retrying
+from luciole.routing import RoutingTable, head, serving_targets
+from luciole.runtime import Runtime
+
+BATCH_BYTES_MAX = 16 * 1024 * 1024
+BATCH_PIECES_MAX = 128
+REMOVE_PAGE = 256
+
+
+@dataclass
+class PieceIO:
+    """One piece of a read or write on its way."""
+
+    piece: Piece
+    view: memoryview
+    message: storage_pb2.WriteIO | storage_pb2.ReadIO
+    chain_id: int
+    failed_targets: set[int] = field(default_factory=set)
+    error: FsError | None = None
+    done: bool = False
+
+
+class Channels:
+    """Update channels: each carries one update at a time, with increasing sequence."""
+
+    def __init__(self, client_id: bytes) -> None:
+        self._client_id = client_id
+        self._free: list[int] = []
+        self._made = 0
+        self._sequence = 0
+
+    def take(self) -> storage_pb2.UpdateTag:
+        """A tag for one new update."""
+        if self._free:
+            channel = self._free.pop()
+        else:
+            self._made += 1
+            channel = self._made
+        self._sequence += 1
+        return storage_pb2.UpdateTag(
+            client_id=self._client_id, channel=channel, sequence=self._sequence)
+
+    def give_back(self, tag: storage_pb2.UpdateTag) -> None:
+        """The update is over, well or not."""
+        self._free.append(tag.channel)
+
+
+class ChunkClient:
+    """Reads and writes files' chunks on their chains."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        connections: Connections,
+        routing: RoutingCache,
+        client_id: bytes,
+        *,
+        attempt_seconds: float,
+        total_seconds: float,
+    ) -> None:
+        self._runtime = runtime
+        self._connections = connections
+        self._routing = routing
+        self._channels = Channels(client_id)
+        self._attempt_seconds = attempt_seconds
+        self._total_seconds = total_seconds
+        self._turn = runtime.entropy.below(1 << 16)
+
+    def _table_of(self, layout: meta_pb2.Layout) -> mgmtd_pb2.ChainTable:
+        return self._routing.current().table(layout.table_id, layout.table_version)
+
+    def chains(self, layout: meta_pb2.Layout) -> list[int]:
+        """Chains that a file's chunks may lie on."""
+        return chains_of(layout, self._table_of(layout))
+
+    # Writing.
+
+    async def write(self, inode: meta_pb2.Inode, offset: int, data: memoryview) -> set[int]:
+        """Writes `data` (bytes, one dimension) at `offset`; returns the chains written.
+
+        Raises FsError; then any part of the range may hold old or new bytes.
+        """
+        table = self._table_of(inode.layout)
+        pieces = []
+        for piece in cut(offset, len(data), inode.layout):
+            view = data[piece.position : piece.position + piece.length]
+            message = storage_pb2.WriteIO(
+                chunk_id=chunk_id(inode.inode_id, piece.chunk),
+                chunk_size=inode.layout.chunk_size, kind=storage_pb2.WRITE,
+                offset=piece.offset, length=piece.length,
+                checksums=block_checksums(piece.offset, view))
+            pieces.append(
+                PieceIO(piece, view, message, chain_of(inode.layout, table, piece.chunk)))
+        await self._update(pieces)
+        return {piece.chain_id for piece in pieces}
+
+    async def _update(self, pieces: list[PieceIO]) -> None:
+        tags = [self._channels.take() for _ in pieces]
+        for piece, tag in zip(pieces, tags, strict=True):
+            assert isinstance(piece.message, storage_pb2.WriteIO)
+            piece.message.tag.CopyFrom(tag)
+        try:
+            await self._until_done(pieces, self._head_of, self._send_writes)
+        finally:
+            for tag in tags:
+                self._channels.give_back(tag)
+
+    def _head_of(self, table: RoutingTable, piece: PieceIO) -> int:
+        return head(table.chain(piece.chain_id))
+
+    async def _send_writes(
+        self, node: mgmtd_pb2.Node, batch: list[PieceIO], timeout: float
+    ) -> None:
+        request = storage_pb2.WriteRequest()
+        payload = []
+        for piece in batch:
+            assert isinstance(piece.message, storage_pb2.WriteIO)
+            request.ios.append(piece.message)
+            if len(piece.view):
+                payload.append(piece.view)
+        reply = await self._connections.storage(node).write(
+            request, timeout=timeout, payload=payload)
+        for piece, result in zip(batch, reply.results, strict=True):
+            _settle(piece, result.error if result.HasField("error") else None)
+
+    # Reading.
+
+    async def read(self, inode: meta_pb2.Inode, offset: int, buffer: memoryview) -> None:
+        """Fills `buffer` from `offset`; what was never written reads as zeros. Raises FsError."""
+        table = self._table_of(inode.layout)
+        pieces = [
+            PieceIO(
+                piece, buffer[piece.position : piece.position + piece.length],
+                storage_pb2.ReadIO(
+                    chunk_id=chunk_id(inode.inode_id, piece.chunk), offset=piece.offset,
+                    length=piece.length),
+                chain_of(inode.layout, table, piece.chunk))
+            for piece in cut(offset, len(buffer), inode.layout)
+        ]
+        await self._until_done(pieces, self._reader_of, self._send_reads)
+
+    def _reader_of(self, table: RoutingTable, piece: PieceIO) -> int:
+        """A serving replica, in turn, avoiding those that failed in this call."""
+        serving = serving_targets(table.chain(piece.chain_id))
+        if not serving:
+            return head(table.chain(piece.chain_id))  # raises, naming the chain
+        fresh = [target for target in serving if target not in piece.failed_targets]
+        self._turn += 1
+        candidates = fresh or serving
+        return candidates[self._turn % len(candidates)]
+
+    async def _send_reads(
+        self, node: mgmtd_pb2.Node, batch: list[PieceIO], timeout: float
+    ) -> None:
+        request = storage_pb2.ReadRequest()
+        for piece in batch:
+            assert isinstance(piece.message, storage_pb2.ReadIO)
+            request.ios.append(piece.message)
+
+        def sink(reply: storage_pb2.ReadReply) -> list[memoryview]:
+            if len(reply.results) != len(batch):
+                raise FsError(Kind.CORRUPT_FRAME, "results and requests differ in number")
+            return [
+                piece.view[: result.length]
+                for piece, result in zip(batch, reply.results, strict=True) if result.length
+            ]
+
+        reply = await self._connections.storage(node).read(request, timeout=timeout, sink=sink)
+        for piece, result in zip(batch, reply.results, strict=True):
+            self._accept_read(piece, result)
+
+    @staticmethod
+    def _accept_read(piece: PieceIO, result: storage_pb2.ReadResult) -> None:
+        if result.HasField("error") and result.error.kind != Kind.CHUNK_NOT_FOUND:
+            _settle(piece, result.error)
+            return
+        found = piece.view[: result.length]
+        if block_checksums(piece.piece.offset, found) != list(result.checksums):
+            _settle(piece, common_pb2.Error(
+                kind=Kind.CHECKSUM_MISMATCH, message="bytes arrived damaged",
+                subject=piece.message.chunk_id.hex()))
+            return
+        missing = len(piece.view) - result.length
+        if missing:
+            piece.view[result.length :] = bytes(missing)  # a hole
+        _settle(piece, None)
+
+    # Trying until done.
+
+    async def _until_done(
+        self,
+        pieces: list[PieceIO],
+        choose: Callable[[RoutingTable, PieceIO], int],
+        send: Callable[[mgmtd_pb2.Node, list[PieceIO], float], Awaitable[None]],
+    ) -> None:
+        """Sends what is not done, again and again. Raises the first lasting error."""
+        deadline = self._runtime.clock.now() + self._total_seconds
+
+        async def attempt(number: int) -> None:
+            table = self._routing.current()
+            open_pieces = [piece for piece in pieces if not piece.done]
+            batches = _batches(table, open_pieces, choose)
+            remaining = max(0.001, deadline - self._runtime.clock.now())
+            timeout = min(self._attempt_seconds, remaining)
+            await self._runtime.gather([
+                partial(_guarded, send, node, batch, timeout) for node, batch in batches
+            ])
+            failures = [piece.error for piece in open_pieces if piece.error is not None]
+            lasting = [error for error in failures if error.facts.retry is Retry.NEVER]
+            if failures:
+                raise (lasting or failures)[0]
+
+        await retrying(self._runtime, deadline, attempt, self._reroute)
+
+    async def _reroute(self, seconds: float) -> None:
+        await self._routing.newer_than(self._routing.version, seconds)
+
+    # Whole files.
+
+    async def trim(self, inode: meta_pb2.Inode) -> None:
+        """Removes everything beyond `inode.length` from every chain of the file."""
+        size = inode.layout.chunk_size
+        first_gone = -(-inode.length // size)
+        await self._remove_from(inode, first_gone)
+        inside = inode.length % size
+        if inside:
+            index = inode.length // size
+            message = storage_pb2.WriteIO(
+                chunk_id=chunk_id(inode.inode_id, index), chunk_size=size,
+                kind=storage_pb2.TRUNCATE, length=inside)
+            chain_id = chain_of(inode.layout, self._table_of(inode.layout), index)
+            piece = Piece(index, 0, inside, 0)
+            await self._update([PieceIO(piece, memoryview(b""), message, chain_id)])
+
+    async def remove_all(self, inode: meta_pb2.Inode) -> None:
+        """Removes every chunk of a file."""
+        await self._remove_from(inode, 0)
+
+    async def _remove_from(self, inode: meta_pb2.Inode, index: int) -> None:
+        begin, end = chunks_from(inode.inode_id, index)
+        await self._runtime.gather([
+            partial(self._remove_range, chain_id, begin, end)
+            for chain_id in self.chains(inode.layout)
+        ])
+
+    async def _remove_range(self, chain_id: int, begin: bytes, end: bytes) -> None:
+        async def page(_: int) -> bool:
+            table = self._routing.current()
+            chain = table.chain(chain_id)
+            stub = self._connections.storage(table.node_of(head(chain)))
+            reply = await stub.remove_range(
+                storage_pb2.RemoveRangeRequest(
+                    chain=_versioned(chain), begin=begin, end=end, limit=REMOVE_PAGE),
+                timeout=self._attempt_seconds)
+            return reply.more
+
+        while await retrying(
+            self._runtime, self._runtime.clock.now() + self._total_seconds, page, self._reroute
+        ):
+            pass
+
+    async def sync(self, chain_ids: Iterable[int]) -> None:
+        """Makes everything acknowledged on these chains durable on all their serving replicas."""
+        wanted = sorted(chain_ids)
+
+        async def attempt(_: int) -> None:
+            table = self._routing.current()
+            by_node: dict[int, storage_pb2.SyncRequest] = {}
+            for chain_id in wanted:
+                chain = table.chain(chain_id)
+                head(chain)
+                for target in serving_targets(chain):
+                    request = by_node.setdefault(
+                        table.node_of(target).node_id, storage_pb2.SyncRequest())
+                    request.chains.append(_versioned(chain))
+            await self._runtime.gather([
+                partial(self._sync_node, table.node(node_id), request)
+                for node_id, request in by_node.items()
+            ])
+
+        await retrying(
+            self._runtime, self._runtime.clock.now() + self._total_seconds, attempt,
+            self._reroute)
+
+    async def _sync_node(
+        self, node: mgmtd_pb2.Node, request: storage_pb2.SyncRequest
+    ) -> common_pb2.Empty:
+        return await self._connections.storage(node).sync(
+            request, timeout=self._attempt_seconds)
+
+
+def _versioned(chain: mgmtd_pb2.Chain) -> storage_pb2.VersionedChain:
+    return storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
+
+
+def _settle(piece: PieceIO, error: common_pb2.Error | None) -> None:
+    piece.error = FsError.from_proto(error) if error else None
+    piece.done = error is None
+
+
+async def _guarded(
+    send: Callable[[mgmtd_pb2.Node, list[PieceIO], float], Awaitable[None]],
+    node: mgmtd_pb2.Node,
+    batch: list[PieceIO],
+    timeout: float,
+) -> None:
+    """A call that failed as a whole failed for each of its pieces."""
+    try:
+        await send(node, batch, timeout)
+    except FsError as failure:
+        for piece in batch:
+            piece.error = failure
+
+
+def _batches(
+    table: RoutingTable, pieces: list[PieceIO], choose: Callable[[RoutingTable, PieceIO], int]
+) -> list[tuple[mgmtd_pb2.Node, list[PieceIO]]]:
+    """Groups pieces by the node of the target chosen for each, within the message limits."""
+    batches: list[tuple[mgmtd_pb2.Node, list[PieceIO]]] = []
+    filling: dict[int, tuple[list[PieceIO], int]] = {}
+    for piece in pieces:
+        target = choose(table, piece)
+        node = table.node_of(target)
+        piece.message.chain.CopyFrom(_versioned(table.chain(piece.chain_id)))
+        piece.failed_targets.add(target)
+        batch, size = filling.get(node.node_id, ([], 0))
+        full = len(batch) == BATCH_PIECES_MAX or size + piece.piece.length > BATCH_BYTES_MAX
+        if not batch or full:
+            batch, size = [], 0
+            batches.append((node, batch))
+        batch.append(piece)
+        filling[node.node_id] = (batch, size + piece.piece.length)
+    return batches

@@ -1,0 +1,36 @@
+"""One caller per peer address, made by whichever transport suits the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from luciole.proto import mgmtd_pb2
+from luciole.proto.services import Caller, MetaStub, MgmtdStub, StorageStub
+
+
+class Connections:
+    """Callers by address. Making one opens nothing; they connect when used."""
+
+    def __init__(self, connect: Callable[[tuple[str, int]], Caller]) -> None:
+        self._connect = connect
+        self._callers: dict[tuple[str, int], Caller] = {}
+
+    def caller(self, address: tuple[str, int]) -> Caller:
+        """The caller of an address."""
+        known = self._callers.get(address)
+        if known is None:
+            # Two threads may both make one; the loser's is unused and holds nothing.
+            known = self._callers.setdefault(address, self._connect(address))
+        return known
+
+    def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
+        """The storage service of a node."""
+        return StorageStub(self.caller((node.host, node.rpc_port)))
+
+    def meta(self, node: mgmtd_pb2.Node) -> MetaStub:
+        """The metadata service of a node."""
+        return MetaStub(self.caller((node.host, node.rpc_port)))
+
+    def mgmtd(self, address: tuple[str, int]) -> MgmtdStub:
+        """The manager at an address."""
+        return MgmtdStub(self.caller(address))

@@ -1,0 +1,85 @@
+"""The metadata service as a client sees it: any server, tried again until the deadline.
+
+Mutating requests get an id before the first attempt and keep it through all of them, so that the
+servers can tell a retry from a new request (meta/core/idempotency.py).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from luciole.client.remote.connections import Connections
+from luciole.client.remote.manager import RoutingCache
+from luciole.errors import FsError, Kind
+from luciole.proto import common_pb2, mgmtd_pb2
+from luciole.proto.method import Method
+from luciole.retry import retrying
+from luciole.runtime import Runtime
+
+RequestT = TypeVar("RequestT", bound=Message)
+ReplyT = TypeVar("ReplyT", bound=Message)
+
+
+class MetaClient:
+    """Calls to the metadata services of a cluster."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        connections: Connections,
+        routing: RoutingCache,
+        client_id: bytes,
+        *,
+        attempt_seconds: float,
+        total_seconds: float,
+    ) -> None:
+        self._runtime = runtime
+        self._connections = connections
+        self._routing = routing
+        self.client_id = client_id
+        self._attempt_seconds = attempt_seconds
+        self._total_seconds = total_seconds
+        self._sticky = runtime.entropy.below(1 << 16)
+        self._sequence = 0
+        self._outstanding: dict[int, None] = {}  # in order of begin: the first is the oldest
+
+    async def ask(self, method: Method[RequestT, ReplyT], request: RequestT) -> ReplyT:
+        """A call that changes nothing. Raises FsError."""
+        deadline = self._runtime.clock.now() + self._total_seconds
+
+        async def attempt(number: int) -> ReplyT:
+            node = self._node(number)
+            caller = self._connections.caller((node.host, node.rpc_port))
+            remaining = max(0.001, deadline - self._runtime.clock.now())
+            return await caller.call(
+                method, request, timeout=min(self._attempt_seconds, remaining))
+
+        return await retrying(self._runtime, deadline, attempt, self._reroute)
+
+    async def change(self, method: Method[RequestT, ReplyT], request: RequestT) -> ReplyT:
+        """A call that changes something, done once however often it is sent. Raises FsError."""
+        self._sequence += 1
+        sequence = self._sequence
+        self._outstanding[sequence] = None
+        request_id: common_pb2.RequestId = request.request_id  # type: ignore[attr-defined]
+        request_id.client_id = self.client_id
+        request_id.sequence = sequence
+        request_id.first_incomplete = next(iter(self._outstanding))
+        try:
+            return await self.ask(method, request)
+        finally:
+            del self._outstanding[sequence]
+
+    def _node(self, number: int) -> mgmtd_pb2.Node:
+        nodes = [
+            node for node in self._routing.current().nodes(mgmtd_pb2.META)
+            if node.state == mgmtd_pb2.CONNECTED
+        ] or self._routing.current().nodes(mgmtd_pb2.META)
+        if not nodes:
+            raise FsError(Kind.UNAVAILABLE, "no metadata service is registered")
+        return nodes[(self._sticky + number) % len(nodes)]
+
+    async def _reroute(self, seconds: float) -> None:
+        await self._routing.newer_than(self._routing.version, seconds)
