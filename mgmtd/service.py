@@ -67,6 +67,7 @@ class MgmtdService:
         self._changed = runtime.signal()
         self._heard: dict[int, Heard] = {}
         self._clients: dict[bytes, HeardClient] = {}
+        self._stopping = False
 
     async def start(self) -> None:
         """Creates the cluster if the store is empty, and loads its routing."""
@@ -228,9 +229,14 @@ class MgmtdService:
             remaining = deadline - self._runtime.clock.now()
             if routing.version != request.known_version:
                 return mgmtd_pb2.GetRoutingReply(version=routing.version, routing=routing)
-            if remaining <= 0:
+            if remaining <= 0 or self._stopping:
                 return mgmtd_pb2.GetRoutingReply(version=routing.version)
             await self._changed.wait(seen, remaining)
+
+    def stop_polls(self) -> None:
+        """Answers every long poll now: the process is about to stop."""
+        self._stopping = True
+        self._changed.notify()
 
     async def create_chains(
         self, request: mgmtd_pb2.CreateChainsRequest, call: Call

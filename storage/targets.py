@@ -35,6 +35,7 @@ class Target:
     chain_version: int = 0
     resync_done: int = 0
     resync_total: int = 0
+    device: str = ""  # names the physical device under the engine
 
 
 class Targets:
@@ -109,7 +110,8 @@ class Targets:
             report = mgmtd_pb2.TargetReport(
                 target_id=target.target_id, state=target.local_state, disk=target.disk,
                 chain_version=target.chain_version, resync_done=target.resync_done,
-                resync_total=target.resync_total)
+                resync_total=target.resync_total,
+                device=target.device)
             try:
                 space = await target.engine.space()
             except FsError:

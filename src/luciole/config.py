@@ -39,7 +39,6 @@ class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     rpc_port: Port = 0  # framed protocol; 0: any free port
     grpc_port: Port = 0
     log_level: LogLevel = "info"
-    metrics_port: Annotated[int, Meta(ge=-1, le=65535)] = -1  # Prometheus; -1: off, 0: any
 
 
 class MgmtdConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,0 +1,174 @@
+"""Open files: what this client knows of a file that the metadata service does not know yet.
+
+Layer: shell. One `OpenFile` per inode with open handles. It holds the write buffer, the furthest
+end written here and the truncate version under which that was, and the chains that a later fsync
+must flush. Close-to-open: `flush` (on every close) and `fsync` report the length; an open asks
+for the inode anew.
+
+Concurrency: the lock of an `OpenFile` orders writes, truncation and flushes of one inode; reads
+take it only to let buffered writes leave first. The lock is never held over another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from luciole.client.remote.chunks import ChunkClient
+from luciole.client.remote.meta import MetaClient
+from luciole.client.write_buffer import Spawn, WriteBuffer
+from luciole.errors import FsError, Kind
+from luciole.proto import meta_pb2, services
+from luciole.runtime import Runtime
+
+
+@dataclass
+class Handle:
+    """One open(2)."""
+
+    number: int
+    inode_id: int
+    readable: bool
+    writable: bool
+    session_id: bytes
+    opened_at: float
+    registered: bool = field(default=False)  # a read handle that meta was told of
+
+
+class OpenFile:
+    """An inode with open handles on this client."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        meta: MetaClient,
+        chunks: ChunkClient,
+        inode: meta_pb2.Inode,
+        *,
+        write_limit: int,
+        spawn: Spawn | None,
+    ) -> None:
+        self._runtime = runtime
+        self._meta = meta
+        self._chunks = chunks
+        self.inode = inode
+        self.handles: dict[int, Handle] = {}
+        self._reported = True
+        self._written_end = 0
+        self._mtime_ns = 0
+        self._dirty_chains: set[int] = set()
+        self._buffer = WriteBuffer(
+            runtime, self._send, chunk_size=inode.layout.chunk_size, limit=write_limit,
+            spawn=spawn)
+
+    @property
+    def _lock_key(self) -> tuple[str, int]:
+        return "open file", id(self)
+
+    @property
+    def length(self) -> int:
+        """The length as this client sees it."""
+        return max(self.inode.length, self._written_end)
+
+    def refresh(self, inode: meta_pb2.Inode) -> None:
+        """Takes over what the metadata service says."""
+        if inode.truncate_version > self.inode.truncate_version:
+            self._written_end = 0  # another client cut the file: our old end is void
+        self.inode = inode
+
+    def overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
+        """An inode from the service, with what was written here and not reported yet."""
+        self.refresh(inode)
+        if self._reported:
+            return inode
+        merged = meta_pb2.Inode()
+        merged.CopyFrom(inode)
+        merged.length = self.length
+        merged.mtime_ns = max(merged.mtime_ns, self._mtime_ns)
+        return merged
+
+    async def _send(self, offset: int, data: memoryview) -> None:
+        self._dirty_chains |= await self._chunks.write(self.inode, offset, data)
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        """Writes at an offset; the bytes may still be on their way on return."""
+        async with self._runtime.lock(self._lock_key):
+            await self._buffer.write(offset, data)
+            self._written_end = max(self._written_end, offset + len(data))
+            self._mtime_ns = self._runtime.clock.wall_ns()
+            self._reported = False
+
+    async def read(self, offset: int, size: int) -> memoryview:
+        """Up to `size` bytes from `offset`, short at the end of the file."""
+        if not self._buffer.idle:
+            async with self._runtime.lock(self._lock_key):
+                await self._buffer.drain()
+        if offset + size > self.length:
+            reply = await self._meta.ask(
+                services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
+            self.refresh(reply.inode)
+        size = max(0, min(size, self.length - offset))
+        buffer = memoryview(bytearray(size))
+        if size:
+            await self._chunks.read(self.inode, offset, buffer)
+        return buffer
+
+    async def flush(self, session_id: bytes) -> None:
+        """Everything has reached the chains, and the length the metadata service."""
+        async with self._runtime.lock(self._lock_key):
+            await self._buffer.drain()
+            await self._report(session_id)
+
+    async def fsync(self, session_id: bytes) -> None:
+        """As flush, and durable against power loss on every replica."""
+        async with self._runtime.lock(self._lock_key):
+            await self._buffer.drain()
+            chains, self._dirty_chains = self._dirty_chains, set()
+            try:
+                if chains:
+                    await self._chunks.sync(chains)
+            except FsError:
+                self._dirty_chains |= chains
+                raise
+            await self._report(session_id)
+
+    def _hint(self) -> meta_pb2.LengthHint:
+        return meta_pb2.LengthHint(
+            length=self._written_end, truncate_version=self.inode.truncate_version,
+            mtime_ns=0 if self._reported else self._mtime_ns)
+
+    async def _report(self, session_id: bytes) -> None:
+        if self._reported or not session_id:
+            return
+        reply = await self._meta.change(services.META_FSYNC, meta_pb2.FsyncRequest(
+            inode_id=self.inode.inode_id, session_id=session_id, hint=self._hint()))
+        self._reported = True
+        self.refresh(reply.inode)
+
+    async def close(self, session_id: bytes) -> None:
+        """Ends a write session with the last report."""
+        async with self._runtime.lock(self._lock_key):
+            failure: FsError | None = None
+            try:
+                await self._buffer.drain()
+            except FsError as problem:
+                failure = problem
+            try:
+                await self._meta.change(services.META_CLOSE, meta_pb2.CloseRequest(
+                    inode_id=self.inode.inode_id, session_id=session_id, hint=self._hint()))
+                self._reported = True
+            except FsError as problem:
+                if problem.kind != Kind.STALE_HANDLE:
+                    raise
+            if failure is not None:
+                raise failure
+
+    async def truncate(self, request: meta_pb2.TruncateRequest) -> meta_pb2.Inode:
+        """Changes the length after all buffered writes; returns the inode."""
+        async with self._runtime.lock(self._lock_key):
+            await self._buffer.drain()
+            request.hint.CopyFrom(self._hint())
+            reply = await self._meta.change(services.META_TRUNCATE, request)
+            self._written_end = 0
+            self._reported = True
+            self.inode = reply.inode
+            return reply.inode

@@ -1,0 +1,360 @@
+"""`Operations`: the filesystem as a kernel binding needs it, knowing nothing of any binding.
+
+Layer: shell. Inodes are named by their ids, open files by handle numbers; errors are FsError.
+A binding translates its protocol to these calls and `FsError.facts.errno` back; nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from luciole.client.files import Handle, OpenFile
+from luciole.client.remote.chunks import ChunkClient
+from luciole.client.remote.meta import MetaClient
+from luciole.client.write_buffer import Spawn
+from luciole.errors import FsError, Kind
+from luciole.proto import common_pb2, meta_pb2, services
+from luciole.runtime import Runtime
+
+DIRECTORY_PAGE = 256
+
+
+@dataclass(frozen=True)
+class OpenFlags:
+    """The flags of open(2) that a filesystem acts on."""
+
+    read: bool = False
+    write: bool = False
+    truncate: bool = False
+    exclusive: bool = False
+
+
+@dataclass
+class DirectoryHandle:
+    """A listing in progress: pages are fetched as they are asked for and kept for seeking."""
+
+    inode_id: int
+    credential: common_pb2.Credential
+    entries: list[meta_pb2.DirEntry]
+    parent: int = 0
+    complete: bool = False
+
+
+class Operations:
+    """All file operations of one client."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        meta: MetaClient,
+        chunks: ChunkClient,
+        *,
+        write_limit: int,
+        hold_seconds: float,
+        spawn: Spawn | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._meta = meta
+        self._chunks = chunks
+        self._write_limit = write_limit
+        self._hold_seconds = hold_seconds
+        self._spawn = spawn
+        self._files: dict[int, OpenFile] = {}
+        self._handles: dict[int, Handle] = {}
+        self._directories: dict[int, DirectoryHandle] = {}
+        self._next_handle = 1
+
+    def _overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
+        """An inode with what an open file here knows better."""
+        file = self._files.get(inode.inode_id)
+        return file.overlay(inode) if file else inode
+
+    # Names.
+
+    async def lookup(
+        self, credential: common_pb2.Credential, parent: int, name: bytes
+    ) -> meta_pb2.Inode:
+        """The inode behind a name."""
+        reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
+            credential=credential, parent=parent, name=name))
+        return self._overlay(reply.inode)
+
+    async def getattr(self, inode_id: int) -> meta_pb2.Inode:
+        """The attributes of an inode."""
+        reply = await self._meta.ask(
+            services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id))
+        return self._overlay(reply.inode)
+
+    async def setattr(
+        self, request: meta_pb2.SetAttrRequest, length: int | None = None, handle: int = 0
+    ) -> meta_pb2.Inode:
+        """Changes the length if given, then whatever else `request` names."""
+        inode = None
+        if length is not None:
+            inode = await self.truncate(request.credential, request.inode_id, length, handle)
+        if _names_anything(request):
+            file = self._files.get(request.inode_id)
+            if file is not None:
+                # Times set by hand must not be overtaken by the report of an earlier write.
+                await file.flush(self._write_session(request.inode_id))
+            inode = (await self._meta.change(services.META_SET_ATTR, request)).inode
+        if inode is None:
+            return await self.getattr(request.inode_id)
+        return self._overlay(inode)
+
+    async def truncate(
+        self, credential: common_pb2.Credential, inode_id: int, length: int, handle: int = 0
+    ) -> meta_pb2.Inode:
+        """Changes the length, by an open handle or by permission."""
+        session = self._handles[handle].session_id if handle in self._handles else b""
+        request = meta_pb2.TruncateRequest(
+            credential=credential, inode_id=inode_id, length=length, session_id=session)
+        file = self._files.get(inode_id)
+        if file is None:
+            return (await self._meta.change(services.META_TRUNCATE, request)).inode
+        request.session_id = session or self._write_session(inode_id)
+        return await file.truncate(request)
+
+    def _write_session(self, inode_id: int) -> bytes:
+        file = self._files.get(inode_id)
+        sessions = [h.session_id for h in file.handles.values() if h.writable] if file else []
+        return sessions[0] if sessions else b""
+
+    async def mkdir(
+        self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int
+    ) -> meta_pb2.Inode:
+        """Makes a directory."""
+        return (await self._meta.change(services.META_MAKE_DIR, meta_pb2.MakeDirRequest(
+            credential=credential, parent=parent, name=name, mode=mode))).inode
+
+    async def rmdir(self, credential: common_pb2.Credential, parent: int, name: bytes) -> None:
+        """Removes an empty directory."""
+        await self._meta.change(services.META_REMOVE_DIR, meta_pb2.RemoveRequest(
+            credential=credential, parent=parent, name=name))
+
+    async def unlink(self, credential: common_pb2.Credential, parent: int, name: bytes) -> None:
+        """Takes a name away. A file that is open here lives on until its last close."""
+        reply = await self._meta.change(services.META_UNLINK, meta_pb2.RemoveRequest(
+            credential=credential, parent=parent, name=name))
+        await self._keep_if_open(reply.inode)
+
+    async def symlink(
+        self, credential: common_pb2.Credential, parent: int, name: bytes, target: bytes
+    ) -> meta_pb2.Inode:
+        """Makes a symbolic link."""
+        return (await self._meta.change(services.META_SYMLINK, meta_pb2.SymlinkRequest(
+            credential=credential, parent=parent, name=name, target=target))).inode
+
+    async def readlink(self, inode_id: int) -> bytes:
+        """Where a symbolic link points."""
+        reply = await self._meta.ask(
+            services.META_READ_LINK, meta_pb2.StatRequest(inode_id=inode_id))
+        return reply.inode.symlink
+
+    async def link(
+        self, credential: common_pb2.Credential, inode_id: int, parent: int, name: bytes
+    ) -> meta_pb2.Inode:
+        """Gives a file one more name."""
+        reply = await self._meta.change(services.META_LINK, meta_pb2.LinkRequest(
+            credential=credential, inode_id=inode_id, parent=parent, name=name))
+        return self._overlay(reply.inode)
+
+    async def rename(self, request: meta_pb2.RenameRequest) -> None:
+        """Moves an entry."""
+        reply = await self._meta.change(services.META_RENAME, request)
+        if reply.HasField("replaced") and not request.exchange:
+            await self._keep_if_open(reply.replaced)
+
+    async def statfs(self) -> meta_pb2.StatFsReply:
+        """Space and number of inodes."""
+        return await self._meta.ask(services.META_STAT_FS, common_pb2.Empty())
+
+    # Files.
+
+    async def create(
+        self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int,
+        *, flags: OpenFlags,
+    ) -> tuple[int, meta_pb2.Inode]:
+        """Makes a file, or opens the one that is there; returns (handle, inode)."""
+        session = self._runtime.entropy.token(16) if flags.write else b""
+        reply = await self._meta.change(services.META_CREATE, meta_pb2.CreateRequest(
+            credential=credential, parent=parent, name=name, mode=mode,
+            exclusive=flags.exclusive, truncate=flags.truncate, read=flags.read,
+            write=flags.write, session_id=session))
+        return self._new_handle(reply.inode, flags, session), self._overlay(reply.inode)
+
+    async def open(
+        self, credential: common_pb2.Credential, inode_id: int, flags: OpenFlags
+    ) -> tuple[int, meta_pb2.Inode]:
+        """Opens a file; returns (handle, inode). Only a write-open makes state at the server."""
+        if not (flags.write or flags.truncate):
+            inode = (await self._meta.ask(
+                services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id))).inode
+            if inode.trim_pending:
+                inode = await self._open_remote(credential, inode_id, flags, b"")
+            return self._new_handle(inode, flags, b""), self._overlay(inode)
+        file = self._files.get(inode_id)
+        if file is not None and flags.truncate:
+            await file.flush(self._write_session(inode_id))
+        session = self._runtime.entropy.token(16) if flags.write else b""
+        inode = await self._open_remote(credential, inode_id, flags, session)
+        return self._new_handle(inode, flags, session), self._overlay(inode)
+
+    async def _open_remote(
+        self, credential: common_pb2.Credential, inode_id: int, flags: OpenFlags, session: bytes
+    ) -> meta_pb2.Inode:
+        return (await self._meta.change(services.META_OPEN, meta_pb2.OpenRequest(
+            credential=credential, inode_id=inode_id, read=flags.read, write=flags.write,
+            truncate=flags.truncate, session_id=session))).inode
+
+    def _new_handle(
+        self, inode: meta_pb2.Inode, flags: OpenFlags, session_id: bytes
+    ) -> int:
+        file = self._files.get(inode.inode_id)
+        if file is None:
+            file = self._files[inode.inode_id] = OpenFile(
+                self._runtime, self._meta, self._chunks, inode,
+                write_limit=self._write_limit, spawn=self._spawn)
+        else:
+            file.refresh(inode)
+        number = self._next_handle
+        self._next_handle += 1
+        handle = Handle(number, inode.inode_id, flags.read, flags.write, session_id,
+                        self._runtime.clock.now())
+        self._handles[number] = file.handles[number] = handle
+        return number
+
+    def _open_file(self, handle: int) -> tuple[Handle, OpenFile]:
+        known = self._handles.get(handle)
+        if known is None:
+            raise FsError(Kind.NO_SESSION, "not an open handle", str(handle))
+        return known, self._files[known.inode_id]
+
+    async def read(self, handle: int, offset: int, size: int) -> memoryview:
+        """Up to `size` bytes from `offset`, short at the end of the file."""
+        return await self._open_file(handle)[1].read(offset, size)
+
+    async def write(self, handle: int, offset: int, data: memoryview) -> int:
+        """Writes at `offset`; returns the number of bytes taken, which is all of them."""
+        known, file = self._open_file(handle)
+        if not known.writable:
+            raise FsError(Kind.NO_SESSION, "the handle is not open for writing", str(handle))
+        await file.write(offset, data)
+        return len(data)
+
+    async def flush(self, handle: int) -> None:
+        """close(2) of one descriptor: what was written is there for whoever opens next."""
+        known, file = self._open_file(handle)
+        await file.flush(known.session_id)
+
+    async def fsync(self, handle: int) -> None:
+        """Durable on every replica."""
+        known, file = self._open_file(handle)
+        await file.fsync(known.session_id or self._write_session(known.inode_id))
+
+    async def release(self, handle: int) -> None:
+        """The last descriptor of a handle is gone."""
+        known, file = self._open_file(handle)
+        del self._handles[handle]
+        try:
+            if known.session_id:
+                await file.close(known.session_id)
+            elif known.registered:
+                await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
+                    sessions=[self._session_of(known)]))
+        finally:
+            del file.handles[handle]
+            if not file.handles and self._files.get(known.inode_id) is file:
+                del self._files[known.inode_id]
+
+    # Keeping files that are open.
+
+    def _session_of(self, handle: Handle) -> meta_pb2.Session:
+        session_id = handle.session_id or handle.number.to_bytes(16, "little")
+        return meta_pb2.Session(
+            client_id=self._meta.client_id, session_id=session_id,
+            inode_id=handle.inode_id, write=handle.writable)
+
+    async def hold_once(self) -> None:
+        """Registers read handles that have been open for a while. Called now and then."""
+        old = self._runtime.clock.now() - self._hold_seconds
+        await self._hold([
+            handle for handle in self._handles.values()
+            if not handle.session_id and not handle.registered and handle.opened_at < old])
+
+    async def _keep_if_open(self, inode: meta_pb2.Inode) -> None:
+        file = self._files.get(inode.inode_id)
+        if file is not None and inode.nlink == 0 and inode.type == meta_pb2.REGULAR:
+            await self._hold([
+                handle for handle in file.handles.values()
+                if not handle.session_id and not handle.registered])
+
+    async def _hold(self, handles: Sequence[Handle]) -> None:
+        if not handles:
+            return
+        for handle in handles:
+            handle.registered = True
+        await self._meta.ask(services.META_HOLD, meta_pb2.HoldRequest(
+            client_id=self._meta.client_id,
+            sessions=[self._session_of(handle) for handle in handles]))
+
+    async def close_all(self) -> None:
+        """Ends every handle, for an unmount. Failures of single files are not raised."""
+        for number in list(self._handles):
+            try:
+                await self.release(number)
+            except FsError:
+                continue
+
+    # Directories.
+
+    async def opendir(self, credential: common_pb2.Credential, inode_id: int) -> int:
+        """Begins a listing."""
+        number = self._next_handle
+        self._next_handle += 1
+        listing = DirectoryHandle(inode_id, credential, [])
+        self._directories[number] = listing
+        await self._fetch_page(listing)
+        return number
+
+    async def _fetch_page(self, listing: DirectoryHandle) -> None:
+        after = listing.entries[-1].dentry.name if listing.entries else b""
+        reply = await self._meta.ask(services.META_READ_DIR, meta_pb2.ReadDirRequest(
+            credential=listing.credential, inode_id=listing.inode_id, after=after,
+            limit=DIRECTORY_PAGE, with_inodes=True))
+        listing.entries.extend(reply.entries)
+        listing.parent = reply.parent
+        listing.complete = not reply.more
+
+    async def readdir(self, handle: int, position: int) -> meta_pb2.DirEntry | None:
+        """The entry at a position of the listing, or None behind the last.
+
+        Entries that went between listing and reading keep their name and have no inode.
+        """
+        listing = self._directories[handle]
+        while position >= len(listing.entries) and not listing.complete:
+            await self._fetch_page(listing)
+        if position >= len(listing.entries):
+            return None
+        return listing.entries[position]
+
+    async def rewinddir(self, handle: int) -> None:
+        """Begins the listing anew, with what the directory holds now."""
+        listing = self._directories[handle]
+        listing.entries, listing.complete = [], False
+        await self._fetch_page(listing)
+
+    def directory(self, handle: int) -> DirectoryHandle:
+        """The state of a listing."""
+        return self._directories[handle]
+
+    def releasedir(self, handle: int) -> None:
+        """Ends a listing."""
+        self._directories.pop(handle, None)
+
+
+def _names_anything(request: meta_pb2.SetAttrRequest) -> bool:
+    named = ("mode", "uid", "gid", "atime_ns", "mtime_ns")
+    return (request.atime_now or request.mtime_now
+            or any(request.HasField(field) for field in named))

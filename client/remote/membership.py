@@ -1,0 +1,82 @@
+"""A service as a member of the cluster: registration, heartbeats, and the fence.
+
+The manager acts on a silent member after its lease T. A member that has not reached the manager
+for T/2 fences itself: it answers no data request, so that what the manager then decides cannot
+contradict what this process still serves. Both sides count from the moment at which the member
+*sent* its last heartbeat that was answered; only the difference in clock rate matters, and T/2 is
+ample for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from luciole.client.remote.manager import Manager
+from luciole.errors import FsError, Kind
+from luciole.log import get_logger
+from luciole.proto import mgmtd_pb2
+from luciole.runtime import Runtime
+
+log = get_logger("membership")
+HEARTBEAT_TIMEOUT_S = 2.0
+Reports = Callable[[], Awaitable[list[mgmtd_pb2.TargetReport]]]
+
+
+async def no_targets() -> list[mgmtd_pb2.TargetReport]:
+    """The reports of a service without targets."""
+    return []
+
+
+class Membership:
+    """Registers a node and keeps its lease."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        manager: Manager,
+        cluster_id: str,
+        node: mgmtd_pb2.Node,
+        reports: Reports = no_targets,
+    ) -> None:
+        self._runtime = runtime
+        self._manager = manager
+        self._cluster_id = cluster_id
+        self._node = node
+        self._reports = reports
+        self._registered = False
+        self._fenced_at = 0.0
+
+    def check(self) -> None:
+        """Raises FsError NOT_SERVING when the manager may have taken this node for dead."""
+        if self._runtime.clock.now() >= self._fenced_at:
+            raise FsError(Kind.NOT_SERVING, "this node has lost touch with the manager and "
+                          "serves nothing until it answers", f"node {self._node.node_id}")
+
+    async def beat(self) -> None:
+        """Registers, or sends one heartbeat. Raises FsError."""
+        sent_at = self._runtime.clock.now()
+        reports = await self._reports()
+        if not self._registered:
+            lease_ms = await self._register(reports)
+        else:
+            request = mgmtd_pb2.HeartbeatRequest(
+                cluster_id=self._cluster_id, node_id=self._node.node_id,
+                generation=self._node.generation, targets=reports)
+            try:
+                reply = await self._manager.call(
+                    lambda stub: stub.heartbeat(request, timeout=HEARTBEAT_TIMEOUT_S))
+            except FsError as failure:
+                if failure.kind == Kind.NOT_FOUND:
+                    self._registered = False
+                raise
+            lease_ms = reply.lease_ms
+        self._fenced_at = sent_at + lease_ms / 2000
+
+    async def _register(self, reports: list[mgmtd_pb2.TargetReport]) -> int:
+        request = mgmtd_pb2.RegisterNodeRequest(
+            cluster_id=self._cluster_id, node=self._node, targets=reports)
+        reply = await self._manager.call(
+            lambda stub: stub.register_node(request, timeout=HEARTBEAT_TIMEOUT_S))
+        self._registered = True
+        log.info("registered", node=self._node.node_id, routing=reply.routing_version)
+        return reply.lease_ms

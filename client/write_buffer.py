@@ -1,0 +1,106 @@
+"""Write-behind: neighbouring small writes leave as whole chunks, several at a time.
+
+Layer: shell. One buffer per open inode. A write that continues the last one is copied into the
+buffer (the one copy that the client makes); a write that covers its chunk to the end while the
+buffer is empty is sent from the caller's own memory. Sends run in the background, bounded by
+`limit` bytes, never two of one chunk at once, so that a later write cannot be overtaken. What a
+background send could not do is raised by the next call that waits: flush, fsync, close, read.
+
+Concurrency: calls on one buffer are serialised by its owner (client/files.py); background sends
+touch only `_in_flight` and `_failure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from luciole.errors import FsError
+from luciole.runtime import Runtime
+
+Send = Callable[[int, memoryview], Awaitable[None]]
+Spawn = Callable[[Callable[[], Awaitable[None]]], None]
+WAIT_S = 600.0  # sends end by their own deadline long before
+
+
+class WriteBuffer:
+    """Collects writes of one inode."""
+
+    def __init__(
+        self, runtime: Runtime, send: Send, *, chunk_size: int, limit: int, spawn: Spawn | None
+    ) -> None:
+        self._send = send
+        self._chunk_size = chunk_size
+        self._limit = max(limit, chunk_size)
+        self._spawn = spawn
+        self._signal = runtime.signal()
+        self._start = 0
+        self._held = bytearray()
+        self._in_flight: dict[int, int] = {}  # chunk index -> bytes
+        self._failure: FsError | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything written so far has left."""
+        return not self._held and not self._in_flight
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        """Takes bytes of any length. Raises FsError of an earlier send."""
+        self._raise_failure()
+        position = 0
+        while position < len(data):
+            at = offset + position
+            if self._held and at != self._start + len(self._held):
+                await self._push()
+            room = self._chunk_size - at % self._chunk_size
+            part = data[position : position + room]
+            if not self._held and len(part) == room and data.readonly:
+                await self._launch(at, part)
+            else:
+                if not self._held:
+                    self._start = at
+                self._held += part
+                if len(part) == room:
+                    await self._push()
+            position += len(part)
+
+    async def drain(self) -> None:
+        """Returns when everything has been acknowledged. Raises FsError of any send."""
+        await self._push()
+        await self._wait(lambda: not self._in_flight)
+        self._raise_failure()
+
+    async def _push(self) -> None:
+        if self._held:
+            held, self._held = self._held, bytearray()
+            await self._launch(self._start, memoryview(held))
+
+    async def _launch(self, offset: int, data: memoryview) -> None:
+        chunk = offset // self._chunk_size
+        await self._wait(
+            lambda: chunk not in self._in_flight
+            and sum(self._in_flight.values()) + len(data) <= self._limit)
+        self._in_flight[chunk] = len(data)
+
+        async def run() -> None:
+            try:
+                await self._send(offset, data)
+            except FsError as failure:
+                self._failure = failure
+            finally:
+                del self._in_flight[chunk]
+                self._signal.notify()
+
+        if self._spawn is None:
+            await run()
+            self._raise_failure()
+        else:
+            self._spawn(run)
+
+    async def _wait(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            await self._signal.wait(self._signal.count, WAIT_S)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure

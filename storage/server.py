@@ -1,0 +1,84 @@
+"""The storage service's process: opens its targets, serves them, keeps them in their chains."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import trio
+
+from luciole.client.remote.node import Node, cluster_config
+from luciole.config import StorageConfig
+from luciole.errors import FsError, Kind
+from luciole.process import Loop, run_loops
+from luciole.proto import mgmtd_pb2, services
+from luciole.rpc.serving import serving
+from luciole.runtime import ThreadRuntime
+from luciole.storage.engine.file import FileEngine
+from luciole.storage.fencing import LateFence
+from luciole.storage.resync import Resync
+from luciole.storage.service import StorageService
+from luciole.storage.targets import Target, Targets
+
+
+def target_id(node_id: int, disk: int, number: int) -> int:
+    """The id of a node's target: node, disk and number in decimal places that a person can read."""
+    return node_id * 100_000 + disk * 1000 + number
+
+
+def serve(config: StorageConfig) -> None:
+    """Runs until SIGTERM. Raises FsError when it cannot start."""
+    runtime = ThreadRuntime()
+    node = Node(runtime, config, mgmtd_pb2.STORAGE)
+    config = cluster_config(config, "storage", node)
+    with ExitStack() as resources:
+        targets = Targets(_open_targets(config, resources))
+        fence = LateFence()
+        service = StorageService(runtime, targets, node.routing, node.connections, fence)
+        resync = Resync(runtime, targets, node.routing, node.connections, service.replica)
+
+        async def follow_routing() -> None:
+            await node.manager.follow()
+            targets.observe(node.routing.current())
+
+        async def flush() -> None:
+            for target in targets.all():
+                await target.engine.sync()
+
+        with serving(config, services.STORAGE, service) as ports:
+            member = node.membership(ports, targets.reports)
+            fence.member = member
+            trio.run(run_loops, [
+                Loop("heartbeat", config.heartbeat_seconds, member.beat),
+                Loop("routing", 0, follow_routing),
+                Loop("resync", config.resync_interval_seconds, resync.run_once),
+                Loop("flush", config.sync_seconds, flush),
+            ])
+
+
+def _open_targets(config: StorageConfig, resources: ExitStack) -> list[Target]:
+    found = []
+    for disk, path in enumerate(config.disks):
+        root = Path(path)
+        device = _device(root)
+        for number in range(config.targets_per_disk):
+            identity = target_id(config.node_id, disk, number)
+            engine = FileEngine.open(
+                root / "targets" / str(identity), cluster_id=config.cluster_id,
+                target_id=identity, create=True, durability=config.durability,
+                reserve=config.reserve_bytes)
+            resources.callback(engine.close)
+            found.append(Target(identity, disk, engine, device=device))
+    return found
+
+
+def _device(root: Path) -> str:
+    """Names the physical device under a path. Raises FsError DISK_FAILED."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return f"{socket.gethostname()}:{os.stat(root).st_dev}"
+    except OSError as failure:
+        raise FsError(Kind.DISK_FAILED, f"the disk's directory cannot be used: "
+                      f"{failure.strerror}", str(root)) from failure
