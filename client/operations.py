@@ -39,6 +39,7 @@ class DirectoryHandle:
     entries: list[meta_pb2.DirEntry]
     parent: int = 0
     complete: bool = False
+    started: bool = False  # a reader has begun; reading from 0 again is a rewind
 
 
 class Operations:

@@ -13,7 +13,7 @@ import msgspec
 from luciole.errors import FsError
 from luciole.kv.interface import KeyValueStore, Transaction
 from luciole.log import get_logger
-from luciole.meta.core import garbage, lookup, schema, sessions, truncate
+from luciole.meta.core import garbage, length, lookup, schema, sessions, truncate
 from luciole.meta.ports import Chunks, Cluster
 from luciole.proto import meta_pb2
 from luciole.runtime import Runtime
@@ -28,6 +28,7 @@ class Collected(msgspec.Struct):
     condemned: int = 0
     freed: int = 0
     trimmed: int = 0
+    recovered: int = 0
     dropped_clients: int = 0
     failures: int = 0
 
@@ -58,6 +59,7 @@ class Collector:
         await self._each(schema.ORPHAN, self._condemn, done)
         await self._each(schema.GARBAGE, self._free, done)
         await self._each(schema.TRIM, self._trim, done)
+        await self._each(schema.UNREPORTED, self._recover_length, done)
         return done
 
     async def _each(
@@ -100,11 +102,21 @@ class Collector:
         await self._kv.run(body)
         done.freed += 1
 
+    async def _inode(self, key: bytes) -> meta_pb2.Inode:
+        """The inode that a list's key names; an empty one when it is gone."""
+        request = meta_pb2.BatchStatRequest(inode_ids=[schema.inode_id_of(key)])
+        return (await self._kv.run(lambda txn: lookup.batch_stat(txn, request))).inodes[0]
+
+    async def _recover_length(self, key: bytes, value: bytes, done: Collected) -> None:
+        inode = await self._inode(key)
+        end = await self._chunks.data_end(inode) if inode.HasField("layout") else 0
+        await self._kv.run(lambda txn: length.recover(
+            txn, schema.inode_id_of(key), inode.truncate_version, end))
+        done.recovered += 1
+
     async def _trim(self, key: bytes, value: bytes, done: Collected) -> None:
         inode_id = schema.inode_id_of(key)
-        [inode] = (await self._kv.run(
-            lambda txn: lookup.batch_stat(
-                txn, meta_pb2.BatchStatRequest(inode_ids=[inode_id])))).inodes
+        inode = await self._inode(key)
         if inode.inode_id:
             await self._chunks.trim(inode)
         await self._kv.run(

@@ -13,6 +13,9 @@ class Chunks(Protocol):
     async def trim(self, inode: meta_pb2.Inode) -> None:
         """Removes everything beyond `inode.length`. Raises FsError when a chain is out of reach."""
 
+    async def data_end(self, inode: meta_pb2.Inode) -> int:
+        """The end of the last byte that any chain holds of the file."""
+
     async def remove_all(self, inode: meta_pb2.Inode) -> None:
         """Removes every chunk of a file."""
 

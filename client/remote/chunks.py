@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from luciole.checksum import block_checksums
-from luciole.client.core.layout import Piece, chain_of, chains_of, chunk_id, chunks_from, cut
+from luciole.client.core.layout import (
+    Piece,
+    chain_of,
+    chains_of,
+    chunk_id,
+    chunks_from,
+    cut,
+    parse_chunk_id,
+)
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
 from luciole.errors import FsError, Kind, Retry
@@ -252,6 +260,30 @@ class ChunkClient:
             chain_id = chain_of(inode.layout, self._table_of(inode.layout), index)
             piece = Piece(index, 0, inside, 0)
             await self._update([PieceIO(piece, memoryview(b""), message, chain_id)])
+
+    async def data_end(self, inode: meta_pb2.Inode) -> int:
+        """The end of the last byte that any chain holds of a file, as the heads know it."""
+        ends = await self._runtime.gather([
+            partial(self._data_end_on, inode, chain_id) for chain_id in self.chains(inode.layout)
+        ])
+        return max(ends)
+
+    async def _data_end_on(self, inode: meta_pb2.Inode, chain_id: int) -> int:
+        begin, end = chunks_from(inode.inode_id, 0)
+        furthest = 0
+        while True:
+            table = self._routing.current()
+            target = head(table.chain(chain_id))
+            reply = await self._connections.storage(table.node_of(target)).list_chunks(
+                storage_pb2.ListChunksRequest(target_id=target, begin=begin, end=end),
+                timeout=self._attempt_seconds)
+            if reply.chunks:
+                last = reply.chunks[-1]
+                _, index = parse_chunk_id(last.chunk_id)
+                furthest = index * inode.layout.chunk_size + last.length
+                begin = last.chunk_id + b"\0"
+            if not reply.more:
+                return furthest
 
     async def remove_all(self, inode: meta_pb2.Inode) -> None:
         """Removes every chunk of a file."""

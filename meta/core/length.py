@@ -17,9 +17,14 @@ from luciole.meta.core import inodes, schema
 from luciole.proto import meta_pb2
 
 
-def set_length(inode: meta_pb2.Inode, length: int, now_ns: int) -> None:
-    """Changes the length in place; a cut leaves a trim to do."""
-    if length < inode.length:
+def set_length(
+    inode: meta_pb2.Inode, length: int, now_ns: int, *, foreign_writer: bool
+) -> None:
+    """Changes the length in place; a cut leaves a trim to do.
+
+    So does any change while another client may have written beyond the length unreported.
+    """
+    if length < inode.length or foreign_writer:
         inode.truncate_version += 1
         inode.trim_pending = True
     inode.length = length
@@ -45,3 +50,17 @@ def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
         inode.ctime_ns = max(inode.ctime_ns, hint.mtime_ns)
         changed = True
     return changed
+
+
+async def recover(
+    txn: Transaction, inode_id: int, truncate_version: int, data_end: int
+) -> None:
+    """Takes in what a dead writer wrote and never reported, unless the file was cut since."""
+    txn.clear(schema.listed_key(schema.UNREPORTED, inode_id))
+    value = await txn.get(schema.inode_key(inode_id))
+    if value is None:
+        return
+    inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
+    hint = meta_pb2.LengthHint(length=data_end, truncate_version=truncate_version)
+    if not inode.trim_pending and apply_hint(inode, hint):
+        inodes.store(txn, inode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
+from luciole.limits import SYMLINK_BYTES_MAX
 from luciole.meta.core import access, inodes, schema
 from luciole.meta.core.create import check_absent, check_new_name, enter, new_inode
 from luciole.meta.core.environment import Environment
@@ -14,8 +15,8 @@ async def symlink(
     txn: Transaction, request: meta_pb2.SymlinkRequest, env: Environment
 ) -> meta_pb2.InodeReply:
     """Makes a symbolic link."""
-    require(0 < len(request.target) <= schema.SYMLINK_BYTES_MAX, Kind.NAME_TOO_LONG,
-            f"a link's target has 1 to {schema.SYMLINK_BYTES_MAX} bytes")
+    require(0 < len(request.target) <= SYMLINK_BYTES_MAX, Kind.NAME_TOO_LONG,
+            f"a link's target has 1 to {SYMLINK_BYTES_MAX} bytes")
     parent = await check_new_name(txn, request.parent, request.name, request.credential)
     await check_absent(txn, request.parent, request.name)
     inode = new_inode(parent, meta_pb2.SYMLINK, 0o777, request.credential, env)

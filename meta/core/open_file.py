@@ -38,7 +38,9 @@ async def open_existing(
         access.WRITE if request.write or request.truncate else 0)
     access.check_access(inode, request.credential, want)
     if request.truncate:
-        length.set_length(inode, 0, env.now_ns)
+        foreign = await sessions.has_foreign_writer(
+            txn, inode.inode_id, request.request_id.client_id)
+        length.set_length(inode, 0, env.now_ns, foreign_writer=foreign)
         inode.mode = access.mode_after_change(inode)
         length.store(txn, inode)
     begin_session(txn, request, inode.inode_id, env.now_ns)

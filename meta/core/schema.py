@@ -14,12 +14,11 @@ from google.protobuf.message import DecodeError, Message
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import prefix_end
+from luciole.limits import NAME_BYTES_MAX
 from luciole.proto import meta_pb2
 
 ROOT_ID = 1
 FIRST_INODE_ID = 4096
-NAME_BYTES_MAX = 255
-SYMLINK_BYTES_MAX = 4095
 LINKS_MAX = 65_000
 FILE_BYTES_MAX = (1 << 63) - 1
 VALUE_VERSION = 1
@@ -34,6 +33,7 @@ IDEMPOTENCY = b"IDEM"
 ORPHAN = b"ORPH"
 GARBAGE = b"GARB"
 TRIM = b"TRIM"
+UNREPORTED = b"RLEN"
 NEXT_INODE_ID = b"SINGnext-inode"
 INODE_COUNT = b"SINGinodes"
 

@@ -38,6 +38,14 @@ async def need(txn: Transaction, inode_id: int, session_id: bytes) -> None:
                       "taken for dead; open the file again", f"inode {inode_id}")
 
 
+async def has_foreign_writer(txn: Transaction, inode_id: int, client_id: bytes) -> bool:
+    """Whether another client may have written beyond the length without having reported it."""
+    begin_key, end_key = schema.session_range(inode_id)
+    rows = await txn.get_range(begin_key, end_key)
+    found = [schema.decode(row.value, meta_pb2.Session, f"inode {inode_id}") for row in rows]
+    return any(session.write and session.client_id != client_id for session in found)
+
+
 async def hold(
     txn: Transaction, request: meta_pb2.HoldRequest, now_ns: int
 ) -> meta_pb2.HoldReply:
@@ -83,7 +91,12 @@ async def drop_client(txn: Transaction, client_id: bytes, limit: int) -> int:
     rows = await txn.get_range(prefix, prefix + b"\xff" * 30, limit=limit)
     for row in rows:
         inode_id = int.from_bytes(row.key[20:28], "little")
-        end(txn, client_id, inode_id, row.key[28:])
+        session_id = row.key[28:]
+        value = await txn.get(schema.session_key(inode_id, session_id))
+        if value and schema.decode(value, meta_pb2.Session, f"inode {inode_id}").write:
+            # It may have written beyond the length that it reported: the collector looks.
+            txn.set(schema.listed_key(schema.UNREPORTED, inode_id), b"")
+        end(txn, client_id, inode_id, session_id)
     if len(rows) < limit:
         begin_key = schema.IDEMPOTENCY + client_id
         txn.clear_range(begin_key, begin_key + b"\xff" * 9)

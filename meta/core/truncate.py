@@ -28,7 +28,9 @@ async def truncate(
     if inode.trim_pending and request.length > inode.length:
         raise FsError(Kind.BUSY, "an earlier cut is still being cleaned up",
                       f"inode {inode.inode_id}")
-    length.set_length(inode, request.length, env.now_ns)
+    foreign = await sessions.has_foreign_writer(
+        txn, request.inode_id, request.request_id.client_id)
+    length.set_length(inode, request.length, env.now_ns, foreign_writer=foreign)
     if request.credential.uid != 0:
         inode.mode = access.mode_after_change(inode)
     length.store(txn, inode)
