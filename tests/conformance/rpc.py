@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import time
@@ -295,7 +296,7 @@ class RpcConformance:
                     await stub.read(storage_pb2.ReadRequest(ios=[io]), sink=into(room))
                     assert room == handler.stored[start : start + size]
 
-            await runtime.gather([lambda n=n: one(n) for n in range(32)])
+            await runtime.gather([functools.partial(one, number) for number in range(32)])
 
         self.binding.run(port, body)
 

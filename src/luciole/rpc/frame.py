@@ -124,10 +124,12 @@ def _wrong_version(version: int) -> FsError:
     )
 
 
-def check_message(header: Header, message: memoryview) -> None:
-    """Raises FsError CORRUPT_FRAME unless `message` is the one that the header announced."""
+def take_message(header: Header, data: memoryview) -> bytes:
+    """The message that lies in `data` behind its header. Raises FsError CORRUPT_FRAME."""
+    message = bytes(data[HEADER_BYTES : HEADER_BYTES + header.message_length])
     if crc32c(message) != header.message_checksum:
         raise corrupt(f"the checksum of a message of {header.message_length} bytes is wrong")
+    return message
 
 
 def encode(
@@ -172,9 +174,19 @@ def check_message_size(message: bytes, what: str) -> None:
         )
 
 
+def call_seconds(timeout: float | None, default: float, what: str) -> float:
+    """The seconds that a call may take. Raises FsError DEADLINE_EXCEEDED if there are none."""
+    seconds = default if timeout is None else min(timeout, TIMEOUT_MAX_S)
+    if seconds <= 0:
+        raise FsError(Kind.DEADLINE_EXCEEDED, "the deadline passed before the call", what)
+    return seconds
+
+
 def milliseconds(seconds: float) -> int:
     """A remaining time as it travels: rounded up, so that a positive time stays positive."""
-    return int(min(max(seconds, 0.0), TIMEOUT_MAX_S) * 1000 + 0.999)
+    if not 0.0 < seconds < TIMEOUT_MAX_S:
+        seconds = TIMEOUT_MAX_S if seconds > 0.0 else 0.0
+    return int(seconds * 1000 + 0.999)
 
 
 def portable(error: FsError, text_max: int = ERROR_TEXT_MAX) -> common_pb2.Error:
@@ -191,10 +203,10 @@ def encode_error(request_id: int, error: FsError) -> bytes:
     return encode(ERROR, portable(error).SerializeToString(), request_id=request_id)
 
 
-def decode_error(message: memoryview) -> FsError:
+def decode_error(message: bytes) -> FsError:
     """The error in an error frame. Raises FsError CORRUPT_FRAME."""
     try:
-        return FsError.from_proto(common_pb2.Error.FromString(bytes(message)))
+        return FsError.from_proto(common_pb2.Error.FromString(message))
     except DecodeError as failure:
         raise corrupt(f"an error frame cannot be decoded: {failure}") from failure
 
@@ -207,14 +219,14 @@ def encode_hello(cluster_id: str, name: str, kind: str) -> bytes:
     return encode(HELLO, message)
 
 
-def decode_hello(header: Header, message: memoryview) -> common_pb2.Hello:
+def decode_hello(header: Header, message: bytes) -> common_pb2.Hello:
     """What a peer says of itself. Raises FsError CORRUPT_FRAME, or the error it sent instead."""
     if header.kind == ERROR:
         raise decode_error(message)
     if header.kind != HELLO:
         raise corrupt(f"expected a hello, got a frame of kind {header.kind}")
     try:
-        return common_pb2.Hello.FromString(bytes(message))
+        return common_pb2.Hello.FromString(message)
     except DecodeError as failure:
         raise corrupt(f"a hello frame cannot be decoded: {failure}") from failure
 

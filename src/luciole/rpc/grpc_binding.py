@@ -213,13 +213,14 @@ class GrpcCaller:
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
     ) -> ReplyT:
         """As `Caller.call`. Blocks the thread."""
+        seconds = frame.call_seconds(timeout, self._timeout, self._address)
         data = request.SerializeToString()
         frame.check_message_size(data, method.path)
         if payload:
             with_data = method.request.FromString(data)
             _put_data(with_data, payload, method.path)
             data = with_data.SerializeToString()
-        answer = self._exchange(method.path, data, self._timeout if timeout is None else timeout)
+        answer = self._exchange(method.path, data, seconds)
         try:
             reply = method.reply.FromString(answer)
         except DecodeError as error:
@@ -231,14 +232,12 @@ class GrpcCaller:
             raise frame.corrupt(f"{len(arrived)} bytes of payload came unasked")
         return reply
 
-    def _exchange(self, path: str, data: bytes, timeout: float) -> bytes:
+    def _exchange(self, path: str, data: bytes, seconds: float) -> bytes:
         exchange = self._callables.get(path)
         if exchange is None:
             exchange = self._callables[path] = self._channel.unary_unary(path)
         try:
-            answer: bytes = exchange(
-                data, timeout=min(timeout, TIMEOUT_MAX_S), metadata=self._metadata
-            )
+            answer: bytes = exchange(data, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._told(error, path) from error
         except ValueError as error:  # how grpc says that the channel was closed

@@ -21,7 +21,7 @@ from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
 from luciole.rpc import frame
 from luciole.rpc.dispatch import Endpoints, Services, failure
-from luciole.rpc.interface import TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S, ServerCall, scatter
+from luciole.rpc.interface import TIMEOUT_DEFAULT_S, ServerCall, scatter
 
 
 class InProcessCaller:
@@ -51,7 +51,7 @@ class InProcessCaller:
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
     ) -> ReplyT:
         """As `Caller.call`."""
-        seconds = self._timeout if timeout is None else min(timeout, TIMEOUT_MAX_S)
+        seconds = frame.call_seconds(timeout, self._timeout, method.path)
         message = request.SerializeToString()
         frame.check_message_size(message, method.path)
         frame.payload_bytes(payload)

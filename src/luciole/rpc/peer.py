@@ -18,7 +18,6 @@ from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
 from luciole.rpc import frame, stream
-from luciole.rpc.interface import TIMEOUT_MAX_S
 from luciole.rpc.wire import Address, Quiet, describe, tune
 
 IDLE_MAX = 64
@@ -80,6 +79,7 @@ class Peer(Generic[C]):
     ) -> None:
         self.address = address
         self.hello = frame.encode_hello(cluster_id, name, kind)
+        self._name = describe(address)
         self._timeout = timeout
         self._idle_max = idle_max
         self._idle: deque[C] = deque()  # the last used is at the right and used first
@@ -89,14 +89,11 @@ class Peer(Generic[C]):
         self._ids = itertools.count(int.from_bytes(os.urandom(4), "big") << 32)
 
     def __str__(self) -> str:
-        return describe(self.address)
+        return self._name
 
     def seconds(self, timeout: float | None) -> float:
         """The time a call may take. Raises FsError if there is none."""
-        seconds = self._timeout if timeout is None else min(timeout, TIMEOUT_MAX_S)
-        if seconds <= 0:
-            raise FsError(Kind.DEADLINE_EXCEEDED, "the deadline passed before the call", str(self))
-        return seconds
+        return frame.call_seconds(timeout, self._timeout, self._name)
 
     def prepare(
         self, method: Method[RequestT, ReplyT], request: RequestT, payload: Sequence[Buffer]

@@ -49,10 +49,10 @@ class Inbox:
 
 
 class Frame(NamedTuple):
-    """One whole frame; the views are of the inbox and die with the next frame."""
+    """One whole frame; the payload is a view of the inbox and dies with the next frame."""
 
     header: Header
-    message: memoryview
+    message: bytes
     payload: memoryview
 
 
@@ -73,8 +73,7 @@ def read_frame(inbox: Inbox) -> Reader[Frame | None]:
         filled = yield from _fill(inbox, filled, total)
     if filled > total:
         raise frame.corrupt(f"{filled - total} bytes follow a frame before it was answered")
-    message = inbox.view[HEADER_BYTES:end]
-    frame.check_message(header, message)
+    message = frame.take_message(header, inbox.view)
     return Frame(header, message, inbox.view[end:total])
 
 
@@ -117,30 +116,34 @@ def read_reply(
         filled = yield from _fill(inbox, filled, end)
     if filled > end + header.payload_length:
         raise frame.corrupt("more bytes came than the reply announced")
-    message = inbox.view[HEADER_BYTES:end]
-    frame.check_message(header, message)
-    if header.kind == frame.ERROR:
-        error = frame.decode_error(message)
-        if header.request_id != request_id:
-            # The peer could not read the request: it hangs up after this.
-            raise error
-        return error
+    message = frame.take_message(header, inbox.view)
     if header.kind != frame.REPLY or header.request_id != request_id:
-        raise frame.corrupt(f"frame of kind {header.kind} answers another request")
-    reply = _decode(reply_type, message)
+        return _error_in(header, message, request_id)
+    try:
+        reply = reply_type.FromString(message)
+    except DecodeError as failure:
+        raise frame.corrupt(f"{reply_type.__name__} cannot be decoded: {failure}") from failure
     if sink is None:
         if header.payload_length:
             raise frame.corrupt(f"{header.payload_length} bytes of payload came unasked")
         return reply
-    yield from _read_payload(inbox.view[end:filled], header.payload_length, sink(reply))
+    buffers = sink(reply)
+    early = inbox.view[end:filled]
+    if len(buffers) == 1 and buffers[0].nbytes == len(early) == header.payload_length:
+        memoryview(buffers[0]).cast("B")[:] = early
+    else:
+        yield from _read_payload(early, header.payload_length, buffers)
     return reply
 
 
-def _decode(reply_type: type[ReplyT], message: memoryview) -> ReplyT:
-    try:
-        return reply_type.FromString(bytes(message))
-    except DecodeError as failure:
-        raise frame.corrupt(f"{reply_type.__name__} cannot be decoded: {failure}") from failure
+def _error_in(header: Header, message: bytes, request_id: int) -> FsError:
+    """The error that a frame other than the reply answers; raised if the peer hangs up with it."""
+    if header.kind != frame.ERROR:
+        raise frame.corrupt(f"frame of kind {header.kind} answers another request")
+    error = frame.decode_error(message)
+    if header.request_id != request_id:  # it could not even read the request
+        raise error
+    return error
 
 
 def _read_payload(early: memoryview, length: int, buffers: Sequence[memoryview]) -> Reader[None]:
@@ -148,10 +151,7 @@ def _read_payload(early: memoryview, length: int, buffers: Sequence[memoryview])
     room = frame.payload_bytes(buffers)
     if room != length:
         raise frame.corrupt(f"payload of {length} bytes came for buffers of {room}")
-    rest = [view if view.format == "B" else view.cast("B") for view in buffers]
-    if len(early) == length and len(rest) == 1:
-        rest[0][:] = early
-        return
+    rest = after(buffers, 0)
     received = len(early)
     for view in rest:
         piece = min(len(view), len(early))

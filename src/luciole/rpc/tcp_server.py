@@ -111,7 +111,13 @@ class FramedServer:
             self._hang_up(socket.SHUT_RDWR)
             if not self._wait_until_empty(_KILL_S):
                 _log.warning("handlers still run after stop", server=self.name,
-                             connections=len(self._connections))  # fmt: skip
+                             connections=self.connection_count)  # fmt: skip
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open now."""
+        with self._changed:
+            return len(self._connections)
 
     def _hang_up(self, how: int) -> None:
         with self._changed:
@@ -248,7 +254,7 @@ class _Connection:
         endpoint: Endpoint | None = None
         try:
             endpoint = self._server.endpoints.find(header.service_id, header.method_id)
-            parsed = endpoint.parse(bytes(request.message))
+            parsed = endpoint.parse(request.message)
             reply = drive(endpoint.answer(parsed, call, time.monotonic()))
             message = reply.SerializeToString()
             frame.check_message_size(message, endpoint.method.path)

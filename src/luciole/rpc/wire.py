@@ -112,6 +112,8 @@ class BlockingWire:
             try:
                 if len(buffers) == 1:
                     sent = self._socket.send(buffers[0])
+                    if sent == len(buffers[0]):
+                        return
                 else:
                     sent = self._socket.sendmsg(buffers[:BUFFERS_PER_CALL])
             except BlockingIOError:
@@ -157,6 +159,8 @@ class TrioWire:
             try:
                 if len(buffers) == 1:
                     sent = self._socket.send(buffers[0])
+                    if sent == len(buffers[0]):
+                        return
                 else:
                     sent = self._socket.sendmsg(buffers[:BUFFERS_PER_CALL])
             except BlockingIOError:
