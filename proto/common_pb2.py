@@ -25,21 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aluciole/proto/common.proto\x12\x07luciole\x1a google/protobuf/descriptor.proto\"K\n\x05\x45rror\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.luciole.ErrorKind\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\"6\n\nCredential\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x0b\n\x03gid\x18\x02 \x01(\r\x12\x0e\n\x06groups\x18\x03 \x03(\r\"J\n\tRequestId\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x18\n\x10\x66irst_incomplete\x18\x03 \x01(\x04\"\x07\n\x05\x45mpty*\xc5\x05\n\tErrorKind\x12\x06\n\x02OK\x10\x00\x12\x0c\n\x08INTERNAL\x10\x01\x12\x14\n\x10INVALID_ARGUMENT\x10\x02\x12\x13\n\x0fUNAUTHENTICATED\x10\x03\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\x04\x12\x0f\n\x0bUNAVAILABLE\x10\x05\x12\x13\n\x0f\x43ONNECTION_LOST\x10\x06\x12\x11\n\rCORRUPT_FRAME\x10\x07\x12\x11\n\rUNIMPLEMENTED\x10\x08\x12\x11\n\rWRONG_CLUSTER\x10\t\x12\x12\n\x0e\x43ONFIG_INVALID\x10\n\x12\x0f\n\x0bKV_CONFLICT\x10\x14\x12\x0e\n\nKV_TOO_OLD\x10\x15\x12\x10\n\x0cKV_TOO_LARGE\x10\x16\x12\x16\n\x12KV_MAYBE_COMMITTED\x10\x17\x12\r\n\tNOT_FOUND\x10(\x12\n\n\x06\x45XISTS\x10)\x12\x11\n\rNOT_DIRECTORY\x10*\x12\x10\n\x0cIS_DIRECTORY\x10+\x12\r\n\tNOT_EMPTY\x10,\x12\x11\n\rACCESS_DENIED\x10-\x12\x11\n\rNOT_PERMITTED\x10.\x12\x11\n\rNAME_TOO_LONG\x10/\x12\x12\n\x0eTOO_MANY_LINKS\x10\x30\x12\x10\n\x0cSTALE_HANDLE\x10\x31\x12\x12\n\x0e\x46ILE_TOO_LARGE\x10\x32\x12\x08\n\x04LOOP\x10\x33\x12\x08\n\x04\x42USY\x10\x34\x12\x0e\n\nNO_SESSION\x10\x35\x12\r\n\tREAD_ONLY\x10\x36\x12\x1a\n\x16\x43HAIN_VERSION_MISMATCH\x10\x46\x12\x0f\n\x0bNOT_SERVING\x10G\x12\x13\n\x0f\x43HUNK_NOT_FOUND\x10H\x12\x15\n\x11\x43HECKSUM_MISMATCH\x10I\x12\x0c\n\x08NO_SPACE\x10J\x12\x12\n\x0eMISSING_UPDATE\x10K\x12\x10\n\x0cSTALE_UPDATE\x10L\x12\x0f\n\x0bNOT_PRIMARY\x10M\x12\x0f\n\x0b\x44ISK_FAILED\x10N:3\n\tmethod_id\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\r:5\n\nservice_id\x12\x1f.google.protobuf.ServiceOptions\x18\xd2\x86\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aluciole/proto/common.proto\x12\x07luciole\x1a google/protobuf/descriptor.proto\"K\n\x05\x45rror\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.luciole.ErrorKind\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\"6\n\nCredential\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x0b\n\x03gid\x18\x02 \x01(\r\x12\x0e\n\x06groups\x18\x03 \x03(\r\"J\n\tRequestId\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x18\n\x10\x66irst_incomplete\x18\x03 \x01(\x04\"7\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\"\x07\n\x05\x45mpty*\xc5\x05\n\tErrorKind\x12\x06\n\x02OK\x10\x00\x12\x0c\n\x08INTERNAL\x10\x01\x12\x14\n\x10INVALID_ARGUMENT\x10\x02\x12\x13\n\x0fUNAUTHENTICATED\x10\x03\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\x04\x12\x0f\n\x0bUNAVAILABLE\x10\x05\x12\x13\n\x0f\x43ONNECTION_LOST\x10\x06\x12\x11\n\rCORRUPT_FRAME\x10\x07\x12\x11\n\rUNIMPLEMENTED\x10\x08\x12\x11\n\rWRONG_CLUSTER\x10\t\x12\x12\n\x0e\x43ONFIG_INVALID\x10\n\x12\x0f\n\x0bKV_CONFLICT\x10\x14\x12\x0e\n\nKV_TOO_OLD\x10\x15\x12\x10\n\x0cKV_TOO_LARGE\x10\x16\x12\x16\n\x12KV_MAYBE_COMMITTED\x10\x17\x12\r\n\tNOT_FOUND\x10(\x12\n\n\x06\x45XISTS\x10)\x12\x11\n\rNOT_DIRECTORY\x10*\x12\x10\n\x0cIS_DIRECTORY\x10+\x12\r\n\tNOT_EMPTY\x10,\x12\x11\n\rACCESS_DENIED\x10-\x12\x11\n\rNOT_PERMITTED\x10.\x12\x11\n\rNAME_TOO_LONG\x10/\x12\x12\n\x0eTOO_MANY_LINKS\x10\x30\x12\x10\n\x0cSTALE_HANDLE\x10\x31\x12\x12\n\x0e\x46ILE_TOO_LARGE\x10\x32\x12\x08\n\x04LOOP\x10\x33\x12\x08\n\x04\x42USY\x10\x34\x12\x0e\n\nNO_SESSION\x10\x35\x12\r\n\tREAD_ONLY\x10\x36\x12\x1a\n\x16\x43HAIN_VERSION_MISMATCH\x10\x46\x12\x0f\n\x0bNOT_SERVING\x10G\x12\x13\n\x0f\x43HUNK_NOT_FOUND\x10H\x12\x15\n\x11\x43HECKSUM_MISMATCH\x10I\x12\x0c\n\x08NO_SPACE\x10J\x12\x12\n\x0eMISSING_UPDATE\x10K\x12\x10\n\x0cSTALE_UPDATE\x10L\x12\x0f\n\x0bNOT_PRIMARY\x10M\x12\x0f\n\x0b\x44ISK_FAILED\x10N:3\n\tmethod_id\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\r:5\n\nservice_id\x12\x1f.google.protobuf.ServiceOptions\x18\xd2\x86\x03 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'luciole.proto.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORKIND']._serialized_start=292
-  _globals['_ERRORKIND']._serialized_end=1001
+  _globals['_ERRORKIND']._serialized_start=349
+  _globals['_ERRORKIND']._serialized_end=1058
   _globals['_ERROR']._serialized_start=73
   _globals['_ERROR']._serialized_end=148
   _globals['_CREDENTIAL']._serialized_start=150
   _globals['_CREDENTIAL']._serialized_end=204
   _globals['_REQUESTID']._serialized_start=206
   _globals['_REQUESTID']._serialized_end=280
-  _globals['_EMPTY']._serialized_start=282
-  _globals['_EMPTY']._serialized_end=289
+  _globals['_HELLO']._serialized_start=282
+  _globals['_HELLO']._serialized_end=337
+  _globals['_EMPTY']._serialized_start=339
+  _globals['_EMPTY']._serialized_end=346
 # @@protoc_insertion_point(module_scope)

@@ -123,6 +123,16 @@ class RequestId(_message.Message):
     first_incomplete: int
     def __init__(self, client_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., first_incomplete: _Optional[int] = ...) -> None: ...
 
+class Hello(_message.Message):
+    __slots__ = ("cluster_id", "name", "kind")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    name: str
+    kind: str
+    def __init__(self, cluster_id: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+
 class Empty(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -6,15 +6,15 @@ buffers. A running value continues: crc(a + b) = crc(b, crc(a)).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from crc32c import crc32c as _crc32c
 
 BLOCK_SIZE = 64 * 1024
 
-
-def crc32c(data: bytes | bytearray | memoryview, value: int = 0) -> int:
-    """CRC32C of `data`, continued from `value`."""
-    result: int = _crc32c(data, value)
-    return result
+# crc32c(data, value=0): CRC32C of `data`, continued from `value`. The package's own function:
+# small messages are checked several times each, and a wrapper would cost as much as the work.
+crc32c: Callable[..., int] = _crc32c
 
 
 def cut_at_blocks(offset: int, length: int) -> list[tuple[int, int]]:

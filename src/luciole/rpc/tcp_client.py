@@ -1,0 +1,216 @@
+"""Framed protocol, client side: one design, blocking and under trio.
+
+Layer: shell. A caller keeps idle connections to one peer; a call takes one (or makes one), has it
+for itself and gives it back. Whatever breaks a call closes its connection: no later call can
+read the rest of another's reply. `Peer` is everything that needs no I/O; the two callers only
+move bytes.
+
+What an error says of the request: UNAVAILABLE, it was not sent; CONNECTION_LOST, CORRUPT_FRAME
+and DEADLINE_EXCEEDED, it may have been applied. A connection that died while idle is replaced
+before anything is sent, so that a restarted server costs its callers nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+import trio
+
+from luciole.errors import FsError
+from luciole.proto.method import Method
+from luciole.proto.services import Buffer, ReplyT, RequestT
+from luciole.rpc import stream
+from luciole.rpc.interface import TIMEOUT_DEFAULT_S
+from luciole.rpc.peer import IDLE_MAX, Connection, Peer
+from luciole.rpc.wire import Address, BlockingWire, TrioWire
+
+CONNECT_TIMEOUT_S = 2.0
+
+
+class _BlockingConnection(Connection):
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__(connected)
+        self.wire = BlockingWire(connected)
+
+
+class _TrioConnection(Connection):
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__(connected)
+        self.wire = TrioWire(connected)
+
+
+class BlockingCaller:
+    """Calls one peer from any thread; its coroutines never suspend (runtime.drive).
+
+    Args:
+        address: of the peer.
+        cluster_id: the peer must be of this cluster.
+        name, kind: of the caller, for the peer's logs.
+        timeout: seconds for calls that name none.
+        idle_max: idle connections that are kept.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        cluster_id: str,
+        name: str = "",
+        kind: str = "client",
+        timeout: float = TIMEOUT_DEFAULT_S,
+        idle_max: int = IDLE_MAX,
+    ) -> None:
+        self._peer: Peer[_BlockingConnection] = Peer(
+            address,
+            cluster_id=cluster_id,
+            name=name,
+            kind=kind,
+            timeout=timeout,
+            idle_max=idle_max,
+        )
+
+    async def call(
+        self,
+        method: Method[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+    ) -> ReplyT:
+        """As `Caller.call`. Blocks the thread."""
+        peer = self._peer
+        seconds = peer.seconds(timeout)
+        deadline = time.monotonic() + seconds
+        outgoing = peer.prepare(method, request, payload)
+        connection = peer.take() or self._connect(deadline)
+        try:
+            connection.wire.send(outgoing.buffers(deadline - time.monotonic()), deadline)
+            reader = stream.read_reply(connection.inbox, outgoing.request_id, method.reply, sink)
+            outcome = connection.wire.pull(reader, deadline)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, Exception):
+                raise peer.broken(error, method.path, seconds) from error
+            raise
+        peer.give(connection)
+        if isinstance(outcome, FsError):
+            raise outcome
+        return outcome
+
+    def _connect(self, deadline: float) -> _BlockingConnection:
+        address = self._peer.address
+        limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT_S)
+        connection = None
+        try:
+            seconds = max(limit - time.monotonic(), 0.001)
+            if isinstance(address, str):
+                connected = socket.socket(socket.AF_UNIX)
+                connection = _BlockingConnection(connected)
+                connected.settimeout(seconds)
+                connected.connect(address)
+                connected.settimeout(None)
+            else:
+                connection = _BlockingConnection(socket.create_connection(address, seconds))
+            connection.wire.send([self._peer.hello], limit)
+            self._peer.greeted(connection.wire.pull(stream.read_frame(connection.inbox), limit))
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError | FsError):
+                raise self._peer.unreachable(error) from error
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Closes idle connections now, and others when their call ends."""
+        self._peer.close()
+
+
+class TrioCaller:
+    """Calls one peer from trio tasks. Cancelling a call closes its connection.
+
+    Arguments as for `BlockingCaller`.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        cluster_id: str,
+        name: str = "",
+        kind: str = "client",
+        timeout: float = TIMEOUT_DEFAULT_S,
+        idle_max: int = IDLE_MAX,
+    ) -> None:
+        self._peer: Peer[_TrioConnection] = Peer(
+            address,
+            cluster_id=cluster_id,
+            name=name,
+            kind=kind,
+            timeout=timeout,
+            idle_max=idle_max,
+        )
+
+    async def call(
+        self,
+        method: Method[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+    ) -> ReplyT:
+        """As `Caller.call`. Suspends the task."""
+        peer = self._peer
+        seconds = peer.seconds(timeout)
+        outgoing = peer.prepare(method, request, payload)
+        outcome: ReplyT | FsError | None = None
+        with trio.move_on_after(seconds) as scope:
+            connection = peer.take() or await self._connect()
+            try:
+                remaining = scope.deadline - trio.current_time()
+                await connection.wire.send(outgoing.buffers(remaining))
+                reader = stream.read_reply(
+                    connection.inbox, outgoing.request_id, method.reply, sink
+                )
+                outcome = await connection.wire.pull(reader)
+            except BaseException as error:
+                connection.close()
+                if isinstance(error, Exception):
+                    raise peer.broken(error, method.path, seconds) from error
+                raise
+            peer.give(connection)
+        if outcome is None:
+            raise peer.too_late(method.path, seconds)
+        if isinstance(outcome, FsError):
+            raise outcome
+        return outcome
+
+    async def _connect(self) -> _TrioConnection:
+        """Raises FsError UNAVAILABLE if it takes longer than CONNECT_TIMEOUT_S."""
+        address = self._peer.address
+        connection = None
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                if isinstance(address, str):
+                    connected = await trio.open_unix_socket(address)
+                else:
+                    connected = await trio.open_tcp_stream(*address)
+                connection = _TrioConnection(socket.socket(fileno=connected.socket.detach()))
+                await connection.wire.send([self._peer.hello])
+                reader = stream.read_frame(connection.inbox)
+                self._peer.greeted(await connection.wire.pull(reader))
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError | FsError | trio.TooSlowError):
+                raise self._peer.unreachable(error) from error
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Closes idle connections now, and others when their call ends."""
+        self._peer.close()

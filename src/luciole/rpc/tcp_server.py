@@ -1,0 +1,313 @@
+"""Framed protocol, server side: a thread per connection.
+
+Layer: shell. A thread receives a request into its connection's one buffer, drives the handler
+(whose ports block) to its end and sends the reply from the handler's own buffers. A connection
+costs a thread and, idle, a buffer of 16 KiB.
+
+Every wait has a bound: a peer must say hello within `hello_s`, finish a frame within `frame_s` of
+its first byte, and take a reply within `frame_s`; it may stay idle between frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+import time
+
+import structlog
+
+from luciole.errors import FsError, Kind
+from luciole.proto.services import Buffer
+from luciole.rpc import frame, stream
+from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
+from luciole.rpc.interface import ServerCall
+from luciole.rpc.wire import Address, BlockingWire, describe, tune
+from luciole.runtime import drive
+
+_log = structlog.get_logger(__name__)
+
+_TICK_S = 4.0
+_REFUSALS_MAX = 16  # connections beyond the limit that are told why, at a time
+_LINGER_S = 1.0
+_KILL_S = 1.0
+
+
+class FramedServer:
+    """Serves handlers on one address.
+
+    Args:
+        address: (host, port), port 0 for any free one, or the path of a Unix socket.
+        services: pairs of a service and its handler.
+        cluster_id: callers of another cluster are refused.
+        name: of this server, for its peers' logs.
+        kind: of this server: meta, storage, ...
+        connections_max: more are refused with UNAVAILABLE.
+        frame_s: seconds within which a frame must come or go once it has begun.
+        hello_s: seconds within which a new peer must introduce itself.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        services: Services,
+        *,
+        cluster_id: str,
+        name: str,
+        kind: str = "",
+        connections_max: int = 4096,
+        frame_s: float = 30.0,
+        hello_s: float = 5.0,
+    ) -> None:
+        self.address = address
+        self.cluster_id = cluster_id
+        self.name = name
+        self.connections_max = connections_max
+        self.frame_s = frame_s
+        self.hello_s = hello_s
+        self.endpoints = Endpoints(services)
+        self.hello = frame.encode_hello(cluster_id, name, kind)
+        self._listener: socket.socket | None = None
+        self._acceptor: threading.Thread | None = None
+        self._connections: set[_Connection] = set()
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+
+    def start(self) -> int:
+        """Begins to serve; `self.address` then holds the bound one.
+
+        Returns the port (0 for a Unix socket). Raises FsError CONFIG_INVALID if it is taken.
+        """
+        assert self._listener is None, "a server is started once"
+        self._listener = _listen(self.address)
+        port = 0
+        if not isinstance(self.address, str):
+            port = self._listener.getsockname()[1]
+            self.address = (self.address[0], port)
+        self._acceptor = threading.Thread(
+            target=self._accept, name=f"accept {describe(self.address)}", daemon=True
+        )
+        self._acceptor.start()
+        return port
+
+    def stop(self, limit_s: float = 5.0) -> None:
+        """Stops accepting, lets running handlers end within `limit_s`, closes the rest."""
+        if self._listener is None or self._stopping.is_set():
+            return
+        self._stopping.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        if self._acceptor is not None:
+            self._acceptor.join(limit_s)
+        self._listener.close()
+        if isinstance(self.address, str):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.address)
+        # A peer that is idle or in the middle of a request reads as closed; a reply still goes out.
+        self._hang_up(socket.SHUT_RD)
+        if not self._wait_until_empty(limit_s):
+            self._hang_up(socket.SHUT_RDWR)
+            if not self._wait_until_empty(_KILL_S):
+                _log.warning("handlers still run after stop", server=self.name,
+                             connections=self.connection_count)  # fmt: skip
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open now."""
+        with self._changed:
+            return len(self._connections)
+
+    def _hang_up(self, how: int) -> None:
+        with self._changed:
+            for connection in self._connections:
+                connection.hang_up(how)
+
+    def _wait_until_empty(self, limit_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._connections, limit_s)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        while not self._stopping.is_set():
+            try:
+                peer_socket, peer = self._listener.accept()
+            except OSError as error:
+                if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}:
+                    _log.error("cannot accept a connection", server=self.name, error=str(error))
+                    self._stopping.wait(0.1)
+                elif error.errno == errno.EINVAL:
+                    return  # shut down by stop()
+                continue
+            self._admit(peer_socket, f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix")
+
+    def _admit(self, peer_socket: socket.socket, peer: str) -> None:
+        with self._changed:
+            refused = len(self._connections) - self.connections_max
+            if self._stopping.is_set() or refused >= _REFUSALS_MAX:
+                peer_socket.close()
+                return
+            connection = _Connection(self, peer_socket, peer, admitted=refused < 0)
+            self._connections.add(connection)
+        try:
+            threading.Thread(target=connection.run, name=f"rpc {peer}", daemon=True).start()
+        except RuntimeError as error:
+            _log.error("cannot start a thread for a connection", peer=peer, error=str(error))
+            self.forget(connection)
+            peer_socket.close()
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection has ended."""
+        with self._changed:
+            self._connections.discard(connection)
+            self._changed.notify_all()
+
+
+class _Connection:
+    """One peer and its thread."""
+
+    def __init__(
+        self, server: FramedServer, peer_socket: socket.socket, peer: str, admitted: bool
+    ) -> None:
+        self._server = server
+        self._socket = peer_socket
+        self._peer = peer
+        self._admitted = admitted
+        self._inbox = stream.Inbox()
+
+    def hang_up(self, how: int) -> None:
+        """Makes the thread's next (or present) receive end."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(how)
+
+    def run(self) -> None:
+        """The thread: until the peer closes, breaks the protocol or stalls."""
+        try:
+            tune(self._socket)
+            wire = BlockingWire(self._socket, _TICK_S)
+            try:
+                self._greet(wire)
+                while self._serve_one(wire):
+                    pass
+            except FsError as error:
+                if error.kind != Kind.CONNECTION_LOST:
+                    _log.warning("connection refused", peer=self._peer, error=str(error))
+                    self._say_goodbye(wire, error)
+        except TimeoutError:
+            _log.warning("a peer stalled in the middle of a frame", peer=self._peer)
+        except OSError as error:
+            _log.debug("connection broke", peer=self._peer, error=str(error))
+        finally:
+            self._socket.close()
+            self._server.forget(self)
+
+    def _greet(self, wire: BlockingWire) -> None:
+        deadline = time.monotonic() + self._server.hello_s
+        first = wire.pull(stream.read_frame(self._inbox), deadline)
+        if first is None:
+            raise FsError(Kind.CONNECTION_LOST, "closed before hello")
+        hello = frame.decode_hello(first.header, first.message)
+        frame.check_cluster(self._server.cluster_id, hello.cluster_id)
+        if not self._admitted:
+            raise FsError(
+                Kind.UNAVAILABLE,
+                f"{self._server.name} has its limit of {self._server.connections_max} connections: "
+                "use fewer clients or raise the limit",
+            )
+        self._peer = f"{self._peer} {hello.kind} {hello.name}"
+        wire.send([self._server.hello], deadline)
+
+    def _serve_one(self, wire: BlockingWire) -> bool:
+        """Serves the next request; False when the peer has closed."""
+        reader = stream.read_frame(self._inbox)
+        wanted = next(reader)
+        received = self._wait_for_request(wire, wanted)
+        began = time.monotonic()
+        try:
+            while True:
+                wanted = reader.send(received)
+                received = wire.receive(wanted, began + self._server.frame_s)
+        except StopIteration as stop:
+            request: stream.Frame | None = stop.value
+        if request is None:
+            return False
+        buffers = self._answer(request, began)
+        wire.send(buffers, time.monotonic() + self._server.frame_s)
+        self._inbox.shrink()
+        return True
+
+    def _wait_for_request(self, wire: BlockingWire, wanted: list[memoryview]) -> int:
+        while True:
+            try:
+                return wire.receive(wanted, time.monotonic() + 2 * _TICK_S)
+            except TimeoutError:
+                self._inbox.shrink(stream.SMALL_BYTES)
+                wanted[0] = self._inbox.view
+
+    def _answer(self, request: stream.Frame, began: float) -> list[Buffer]:
+        header = request.header
+        if header.kind != frame.REQUEST:
+            raise frame.corrupt(f"expected a request, got a frame of kind {header.kind}")
+        deadline = began + header.deadline_ms / 1000
+        call = ServerCall(deadline, request.payload, header.request_id)
+        endpoint: Endpoint | None = None
+        try:
+            endpoint = self._server.endpoints.find(header.service_id, header.method_id)
+            parsed = endpoint.parse(request.message)
+            reply = drive(endpoint.answer(parsed, call, time.monotonic()))
+            message = reply.SerializeToString()
+            frame.check_message_size(message, endpoint.method.path)
+            length = frame.payload_bytes(call.response) if call.response else 0
+        except Exception as error:
+            what = endpoint.method.path if endpoint is not None else ""
+            return [frame.encode_error(header.request_id, failure(error, header.request_id, what))]
+        head = frame.encode(
+            frame.REPLY, message, request_id=header.request_id, payload_length=length
+        )
+        return [head, *call.response] if length else [head]
+
+    def _say_goodbye(self, wire: BlockingWire, error: FsError) -> None:
+        """Says why and hangs up. What the peer still sends is read, or it would lose the answer."""
+        deadline = time.monotonic() + _LINGER_S
+        wire.send([frame.encode_error(0, error)], deadline)
+        self.hang_up(socket.SHUT_WR)
+        with contextlib.suppress(TimeoutError):
+            while wire.receive([self._inbox.view], deadline):
+                pass
+
+
+def _listen(address: Address) -> socket.socket:
+    """A listening socket. Raises FsError CONFIG_INVALID."""
+    try:
+        if not isinstance(address, str):
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            return socket.create_server(address, family=family, backlog=512)
+        _remove_stale(address)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(address)
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            where = f"port {address[1]} of {address[0]}" if isinstance(address, tuple) else address
+            advice = f"{where} is in use: stop the program that listens there or choose another"
+        else:
+            advice = f"cannot listen on {describe(address)}: {error.strerror or error}"
+        raise FsError(Kind.CONFIG_INVALID, advice, describe(address)) from error
+
+
+def _remove_stale(path: str) -> None:
+    """Removes the socket file that a killed server left: nobody answers there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass

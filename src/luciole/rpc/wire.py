@@ -1,0 +1,169 @@
+"""Moving bytes: the two ways, blocking and under trio, and the addresses of both.
+
+Layer: shell. Nothing here knows frames: a `Reader` of stream.py says where bytes go. A wire is
+used by one thread or task at a time; after any exception its connection is to be closed.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+import trio
+
+from luciole.proto.services import Buffer
+from luciole.rpc.stream import BUFFERS_PER_CALL, Reader, T, after
+
+Address = tuple[str, int] | str  # (host, port), or the path of a Unix socket
+
+_TIMEVAL = struct.Struct("@ll")
+_TICK_MIN_S = 0.001
+
+
+def describe(address: Address) -> str:
+    """An address for people."""
+    return f"unix:{address}" if isinstance(address, str) else f"{address[0]}:{address[1]}"
+
+
+def tune(connection: socket.socket) -> None:
+    """No delay for small frames; a peer whose machine has vanished is found within minutes."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+class Quiet:
+    """Tells whether an idle connection is alive: nothing to read, not even its end."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def __call__(self) -> bool:
+        """True if the peer has neither closed nor sent anything."""
+        return not self._poll.poll(0)
+
+
+class BlockingWire:
+    """A socket of a thread.
+
+    Python's own socket timeouts cost a poll before every transfer. The kernel's (SO_RCVTIMEO)
+    cost nothing once set, so it is set to a tick; a transfer looks at its deadline after each.
+    """
+
+    def __init__(self, connection: socket.socket, tick_s: float = 1.0) -> None:
+        connection.settimeout(None)
+        self._socket = connection
+        self._tick_max = tick_s
+        self._tick = 0.0
+        self._set_tick(tick_s)
+
+    def _set_tick(self, seconds: float) -> None:
+        self._tick = seconds
+        whole, fraction = divmod(max(seconds, _TICK_MIN_S), 1)
+        timeval = _TIMEVAL.pack(int(whole), int(fraction * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+    def _arm(self, deadline: float) -> None:
+        """Makes the next system call end in time. Raises TimeoutError if it is too late."""
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("deadline passed")
+        wanted = min(remaining, self._tick_max)
+        if wanted < self._tick or wanted > 2 * self._tick:
+            self._set_tick(wanted)
+
+    def receive(self, views: list[memoryview], deadline: float) -> int:
+        """Receives some bytes into `views`, in order; 0 when the peer closed.
+
+        `deadline` is in monotonic seconds. Raises TimeoutError or OSError.
+        """
+        while True:
+            self._arm(deadline)
+            try:
+                if len(views) == 1:
+                    return self._socket.recv_into(views[0])
+                return self._socket.recvmsg_into(views)[0]
+            except BlockingIOError:
+                continue
+
+    def pull(self, reader: Reader[T], deadline: float) -> T:
+        """Drives a reader to its end; returns what it read."""
+        try:
+            wanted = next(reader)
+            while True:
+                wanted = reader.send(self.receive(wanted, deadline))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def send(self, buffers: Sequence[Buffer], deadline: float) -> None:
+        """Sends all of `buffers`. Raises TimeoutError or OSError."""
+        while buffers:
+            self._arm(deadline)
+            try:
+                if len(buffers) == 1:
+                    sent = self._socket.send(buffers[0])
+                    if sent == len(buffers[0]):
+                        return
+                else:
+                    sent = self._socket.sendmsg(buffers[:BUFFERS_PER_CALL])
+            except BlockingIOError:
+                continue
+            buffers = after(buffers, sent)
+
+
+class TrioWire:
+    """A socket of a trio task. Deadlines are the caller's cancel scope.
+
+    It goes to the socket first and to trio only when that would block: trio's own socket calls
+    yield on every transfer, which costs more than the transfer.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+
+    async def receive(self, views: list[memoryview]) -> int:
+        """Receives some bytes into `views`, in order; 0 when the peer closed. Raises OSError."""
+        while True:
+            try:
+                if len(views) == 1:
+                    return self._socket.recv_into(views[0])
+                return self._socket.recvmsg_into(views)[0]
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
+
+    async def pull(self, reader: Reader[T]) -> T:
+        """Drives a reader to its end; returns what it read. Always a checkpoint."""
+        try:
+            wanted = next(reader)
+            await trio.lowlevel.wait_readable(self._socket)
+            while True:
+                wanted = reader.send(await self.receive(wanted))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def send(self, buffers: Sequence[Buffer]) -> None:
+        """Sends all of `buffers`. Raises OSError."""
+        while buffers:
+            try:
+                if len(buffers) == 1:
+                    sent = self._socket.send(buffers[0])
+                    if sent == len(buffers[0]):
+                        return
+                else:
+                    sent = self._socket.sendmsg(buffers[:BUFFERS_PER_CALL])
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
+                continue
+            buffers = after(buffers, sent)
