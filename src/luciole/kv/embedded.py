@@ -38,6 +38,7 @@ T = TypeVar("T")
 # Five seconds of batches on a disk that syncs three thousand times a second.
 LOG_VERSIONS_MAX = 16_384
 LOG_BYTES_MAX = 32 << 20
+BATCHES_PER_READER_CHECK = 1024
 
 
 class Statistics(NamedTuple):
@@ -119,6 +120,9 @@ class EmbeddedStore:
         self._statistics = Statistics(
             commits + committed, refused_before + refused, batches + (committed > 0)
         )
+        if batches % BATCHES_PER_READER_CHECK == 0:
+            # The snapshot of a reader that was killed keeps pages from being used again.
+            self._environment.handle.reader_check()
         return outcomes
 
     def _write_batch(self, requests: Sequence[CommitRequest]) -> list[Outcome]:

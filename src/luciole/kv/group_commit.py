@@ -32,9 +32,7 @@ class _Ticket:
     def __init__(self, request: CommitRequest) -> None:
         self.request = request
         self.leads = False
-        self.outcome: Outcome = FsError(
-            Kind.KV_MAYBE_COMMITTED, f"the commit did not return within {WAIT_SECONDS_MAX:g} s"
-        )
+        self.outcome: Outcome = FsError(Kind.KV_MAYBE_COMMITTED, "the disk did not answer in time")
         self.news = threading.Lock()
         self.news.acquire()
 
@@ -42,8 +40,13 @@ class _Ticket:
 class GroupCommit:
     """`write` makes a batch durable and returns the outcome of each request in order."""
 
-    def __init__(self, write: Callable[[Sequence[CommitRequest]], Sequence[Outcome]]) -> None:
+    def __init__(
+        self,
+        write: Callable[[Sequence[CommitRequest]], Sequence[Outcome]],
+        wait_seconds: float = WAIT_SECONDS_MAX,
+    ) -> None:
         self._write = write
+        self._wait_seconds = wait_seconds
         self._guard = threading.Lock()
         self._queue: deque[_Ticket] = deque()
         self._led = False  # whether a thread is, or is about to be, the leader
@@ -63,7 +66,7 @@ class GroupCommit:
             self._queue.append(ticket)
             ticket.leads = not self._led
             self._led = True
-        if not ticket.leads and not ticket.news.acquire(timeout=WAIT_SECONDS_MAX):
+        if not ticket.leads and not ticket.news.acquire(timeout=self._wait_seconds):
             self._give_up(ticket)
         if ticket.leads:
             self._lead()
@@ -74,7 +77,7 @@ class GroupCommit:
         """Refuses new commits and waits, for a bounded time, for those under way."""
         with self._guard:
             self._closed = True
-            self._idle.wait_for(lambda: not self._led, WAIT_SECONDS_MAX)
+            self._idle.wait_for(lambda: not self._led, self._wait_seconds)
 
     def _lead(self) -> None:
         """Writes one batch, in which the leader's own request is the first."""
@@ -109,5 +112,5 @@ class GroupCommit:
                 self._queue.remove(ticket)
                 ticket.outcome = FsError(
                     Kind.UNAVAILABLE,
-                    f"the disk took no commit for {WAIT_SECONDS_MAX:g} s: nothing was written",
+                    f"the disk took no commit for {self._wait_seconds:g} s: nothing was written",
                 )

@@ -65,7 +65,7 @@ def open_environment(path: str, map_bytes: int) -> Environment:
     open in this process already.
     """
     try:
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(path, mode=0o700, exist_ok=True)
         names = set(os.listdir(path))
         require(
             "data.mdb" in names or names <= _INNOCENT,
@@ -73,7 +73,9 @@ def open_environment(path: str, map_bytes: int) -> Environment:
             "the directory holds something else: name an empty one for the key-value store",
             path,
         )
-        environment = lmdb.open(path, map_size=map_bytes, max_dbs=2, max_readers=READERS_MAX)
+        environment = lmdb.open(
+            path, map_size=map_bytes, max_dbs=2, max_readers=READERS_MAX, mode=0o600
+        )
     except (OSError, lmdb.Error) as failure:
         raise FsError(
             Kind.CONFIG_INVALID, f"the key-value store cannot be opened: {failure}", path
@@ -81,7 +83,7 @@ def open_environment(path: str, map_bytes: int) -> Environment:
     try:
         with translated(path):
             _check_format(environment, path)
-            environment.reader_check()  # frees the slots of readers that were killed
+            environment.reader_check()
             return Environment(
                 environment,
                 environment.open_db(None),

@@ -53,7 +53,7 @@ class RangeSet:
     def intersects(self, begin: bytes, end: bytes) -> bool:
         """Whether some key with begin <= key < end is in the set."""
         index = bisect_right(self._ends, begin)
-        return index < len(self._begins) and self._begins[index] < end
+        return begin < end and index < len(self._begins) and self._begins[index] < end
 
     def encode(self) -> bytes:
         """The set as bytes. A range of one key has an empty end: most ranges are such."""
