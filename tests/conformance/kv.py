@@ -7,11 +7,7 @@ can run on a cluster that holds other things. `CASES` names them all.
 from __future__ import annotations
 
 import struct
-import threading
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
-
-import pytest
+from collections.abc import Callable
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import (
@@ -19,101 +15,18 @@ from luciole.kv.interface import (
     TRANSACTION_BYTES_MAX,
     VALUE_BYTES_MAX,
     KeyValue,
-    KeyValueStore,
     Transaction,
     prefix_end,
 )
 from luciole.runtime import drive
-
-T = TypeVar("T")
-
-
-class Subject(NamedTuple):
-    """What a case runs on: waits of the store block the thread."""
-
-    store: KeyValueStore
-    prefix: bytes  # of keys that nobody else uses
-    pass_time: Callable[[float], None]  # lets so many seconds of the store's clock go by
-
-    def key(self, name: bytes) -> bytes:
-        return self.prefix + name
-
-    def begin(self) -> Session:
-        return Session(self.store.transaction())
-
-    def put(self, **values: bytes) -> None:
-        with_values = self.begin()
-        for name, value in values.items():
-            with_values.inner.set(self.key(name.encode()), value)
-        with_values.commit()
-
-    def read(self, name: bytes) -> bytes | None:
-        return self.begin().get(self.key(name))
-
-    def names(self, **options: int) -> list[bytes]:
-        """The names under the prefix, in the order of a range read."""
-        found = self.begin().range(self.prefix, prefix_end(self.prefix), **options)
-        return [record.key[len(self.prefix) :] for record in found]
-
-
-class Session(NamedTuple):
-    """A transaction on a plain thread."""
-
-    inner: Transaction
-
-    def get(self, key: bytes, *, snapshot: bool = False) -> bytes | None:
-        return _drive(self.inner.get(key, snapshot=snapshot))
-
-    def range(self, begin: bytes, end: bytes, **options: int) -> list[KeyValue]:
-        return _drive(
-            self.inner.get_range(
-                begin,
-                end,
-                limit=options.get("limit", 0),
-                reverse=bool(options.get("reverse", False)),
-                snapshot=bool(options.get("snapshot", False)),
-            )
-        )
-
-    def commit(self) -> None:
-        _drive(self.inner.commit())
-
-    def outcome(self) -> Kind | None:
-        """Commits; None is success."""
-        try:
-            self.commit()
-        except FsError as failure:
-            return failure.kind
-        return None
-
-
-def _drive(waited: Awaitable[T]) -> T:
-    async def body() -> T:
-        return await waited
-
-    return drive(body())
-
-
-def raises(kind: Kind, call: Callable[[], object]) -> FsError:
-    """Calls, and wants an FsError of that kind."""
-    with pytest.raises(FsError) as caught:
-        call()
-    assert caught.value.kind == kind, caught.value
-    return caught.value
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Looks every millisecond, for 30 seconds, at what has no signal to wait for."""
-    pause = threading.Event()
-    for _ in range(30_000):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it did not come to pass")
-
-
-def number(value: int) -> bytes:
-    return struct.pack("<q", value)
+from luciole.tests.conformance.kv_subject import (
+    Session,
+    Subject,
+    number,
+    on_threads,
+    raises,
+    waited,
+)
 
 
 def written_is_read(subject: Subject) -> None:
@@ -126,7 +39,7 @@ def written_is_read(subject: Subject) -> None:
     session.commit()
     assert subject.names() == [b"b"]
     keys = [subject.key(b"b"), subject.key(b"a")]
-    assert _drive(subject.store.transaction().get_many(keys)) == [b"", None]
+    assert waited(subject.store.transaction().get_many(keys)) == [b"", None]
 
 
 def dropped_transaction_has_no_effect(subject: Subject) -> None:
@@ -296,6 +209,10 @@ CONFLICTS: dict[str, tuple[Act, Act]] = {
     "range against versionstamp": (_range(b"v", b"w"), _stamp(b"v")),
     "limited range against its part": (_range(b"a", b"d", limit=1), _set(b"a")),
     "reverse limited range": (_range(b"a", b"d", limit=1, reverse=1), _set(b"cc")),
+    "reverse limited range against its record": (
+        _range(b"a", b"d", limit=1, reverse=1),
+        _set(b"c"),
+    ),
     "read mark against set": (_mark_read(b"x", b"z"), _set(b"y")),
     "read mark against write mark": (_mark_read(b"x", b"z"), _mark_written(b"y", b"zz")),
     "get of own add": (_add_then_get(b"n"), _set(b"n")),
@@ -460,7 +377,7 @@ def concurrent_versionstamps_are_unique(subject: Subject) -> None:
     async def append(transaction: Transaction) -> None:
         transaction.set_versionstamped_key(subject.key(b""), b"", b"")
 
-    _on_threads(8, lambda _: [drive(subject.store.run(append)) for _ in range(10)])
+    on_threads(8, lambda _: [drive(subject.store.run(append)) for _ in range(10)])
     assert len(subject.names()) == 80
 
 
@@ -471,7 +388,7 @@ def increments_are_serialized(subject: Subject) -> None:
         value = int.from_bytes(await transaction.get(key) or b"", "little")
         transaction.set(key, number(value + 1))
 
-    _on_threads(6, lambda _: [drive(subject.store.run(increment)) for _ in range(15)])
+    on_threads(6, lambda _: [drive(subject.store.run(increment)) for _ in range(15)])
     assert subject.read(b"n") == number(90)
 
 
@@ -502,7 +419,7 @@ def transfers_keep_the_total(subject: Subject) -> None:
             drive(subject.store.run(transfer))
             assert drive(subject.store.run(total)) == 500
 
-    _on_threads(5, work)
+    on_threads(5, work)
     assert drive(subject.store.run(total)) == 500
 
 
@@ -562,26 +479,6 @@ def open_transactions_fail_on_close(subject: Subject) -> None:
     subject.store.close()
     raises(Kind.UNAVAILABLE, lambda: reader.get(subject.key(b"a")))
     raises(Kind.UNAVAILABLE, writer.commit)
-
-
-def _on_threads(count: int, work: Callable[[int], object]) -> None:
-    """Runs work(0) ... work(count - 1) side by side; raises the first failure."""
-    failures: list[BaseException] = []
-
-    def run(index: int) -> None:
-        try:
-            work(index)
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "a thread hangs"
-    if failures:
-        raise failures[0]
 
 
 CASES: list[Callable[[Subject], None]] = [

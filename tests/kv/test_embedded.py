@@ -14,13 +14,8 @@ from luciole.clock import ManualClock, SeededEntropy
 from luciole.errors import Kind
 from luciole.kv.embedded import EmbeddedStore
 from luciole.runtime import ThreadRuntime, drive
-from luciole.tests.conformance.kv import (
-    CASES,
-    Subject,
-    open_transactions_fail_on_close,
-    raises,
-    wait_until,
-)
+from luciole.tests.conformance.kv import CASES, open_transactions_fail_on_close
+from luciole.tests.conformance.kv_subject import Session, Subject, raises, wait_until
 
 Open = Callable[..., EmbeddedStore]
 UNWRITABLE = Path("/proc/luciole")  # also for root
@@ -105,6 +100,29 @@ def test_read_only_commits_write_nothing(open_store: Open, clock: ManualClock) -
     assert store.statistics().batches == 0
 
 
+def _queued(store: EmbeddedStore, count: int) -> bool:
+    # The leader has left the queue, and waits for the lock.
+    return store._committers._led and len(store._committers._queue) == count
+
+
+def commit_in_one_batch(store: EmbeddedStore, sessions: list[Session]) -> list[Kind | None]:
+    """Commits the first session alone and all others in one batch after it."""
+    outcomes: list[Kind | None] = [Kind.INTERNAL] * len(sessions)
+
+    def work(index: int) -> None:
+        outcomes[index] = sessions[index].outcome()
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(sessions))]
+    # While LMDB's writer lock is taken, one becomes the leader and all others queue up.
+    with store._environment.handle.begin(write=True):
+        for index, thread in enumerate(threads):
+            thread.start()
+            wait_until(partial(_queued, store, index))
+    for thread in threads:
+        thread.join(30)
+    return outcomes
+
+
 def test_conflict_in_a_batch_leaves_the_others(open_store: Open, clock: ManualClock) -> None:
     """Requests that one leader finds queued: each is judged by the writes of those before it."""
     store = open_store()
@@ -116,21 +134,9 @@ def test_conflict_in_a_batch_leaves_the_others(open_store: Open, clock: ManualCl
         name = b"a" if index % 2 == 0 else b"%d" % index
         session.get(subject.key(name))
         session.inner.set(subject.key(name), b"2")
-    outcomes: list[Kind | None] = [Kind.INTERNAL] * 8
-
-    def work(index: int) -> None:
-        outcomes[index] = sessions[index].outcome()
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-    # While LMDB's writer lock is taken, one becomes the leader and all others queue up.
-    with store._environment.handle.begin(write=True):
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: len(store._committers._queue) == 7)
-    for thread in threads:
-        thread.join(30)
+    outcomes = commit_in_one_batch(store, sessions)
     assert outcomes[1::2] == [None] * 4
-    assert sorted(outcomes[::2], key=str) == sorted([None] + [Kind.KV_CONFLICT] * 3, key=str)
+    assert outcomes[::2] == [None] + [Kind.KV_CONFLICT] * 3
     statistics = store.statistics()
     assert (statistics.batches, statistics.commits, statistics.refused) == (3, 6, 3)
 
@@ -146,6 +152,20 @@ def test_full_map_is_no_space_and_harms_nobody(open_store: Open, clock: ManualCl
     assert "map_bytes" in str(error)
     subject.put(b=b"2")
     assert subject.names() == [b"a", b"b"]
+
+
+def test_what_does_not_fit_leaves_the_others_of_its_batch(
+    open_store: Open, clock: ManualClock
+) -> None:
+    store = open_store(map_bytes=4 << 20)
+    subject = subject_of(store, clock)
+    sessions = [subject.begin() for _ in range(4)]
+    for index, session in enumerate(sessions):
+        session.inner.set(subject.key(b"%d" % index), b"1")
+    for index in range(60):
+        sessions[2].inner.set(subject.key(b"big%d" % index), bytes(100_000))
+    assert commit_in_one_batch(store, sessions) == [None, None, Kind.NO_SPACE, None]
+    assert subject.names() == [b"0", b"1", b"3"]
 
 
 def test_log_is_bounded_and_then_too_old(tmp_path: Path, clock: ManualClock) -> None:

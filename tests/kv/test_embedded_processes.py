@@ -12,7 +12,7 @@ from pathlib import Path
 from luciole.errors import Kind
 from luciole.kv.embedded import EmbeddedStore
 from luciole.runtime import ThreadRuntime, drive
-from luciole.tests.conformance.kv import Session
+from luciole.tests.conformance.kv_subject import Session
 from luciole.tests.kv.processes import COUNTER, PARTS, part
 
 KILLS = 10

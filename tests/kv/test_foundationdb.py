@@ -18,7 +18,8 @@ from luciole.errors import FsError, Kind
 from luciole.kv.foundationdb import API_VERSION, FoundationDbStore, load_binding
 from luciole.kv.interface import Transaction, prefix_end
 from luciole.runtime import drive
-from luciole.tests.conformance.kv import CASES, Subject, raises
+from luciole.tests.conformance.kv import CASES
+from luciole.tests.conformance.kv_subject import Subject, raises
 
 API = int(os.environ.get("LUCIOLE_FDB_API_VERSION", API_VERSION))
 

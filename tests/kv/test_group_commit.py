@@ -11,7 +11,7 @@ from luciole.errors import FsError, Kind
 from luciole.kv.buffer import WriteBuffer
 from luciole.kv.group_commit import BATCH_BYTES_MAX, GroupCommit, Outcome
 from luciole.kv.transaction import CommitRequest
-from luciole.tests.conformance.kv import raises, wait_until
+from luciole.tests.conformance.kv_subject import raises, wait_until
 
 WAIT = 0.2
 

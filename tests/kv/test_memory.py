@@ -13,13 +13,8 @@ from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
 from luciole.kv.memory import Faults, MemoryStore
 from luciole.runtime import ThreadRuntime, drive
-from luciole.tests.conformance.kv import (
-    CASES,
-    Subject,
-    number,
-    open_transactions_fail_on_close,
-    raises,
-)
+from luciole.tests.conformance.kv import CASES, open_transactions_fail_on_close
+from luciole.tests.conformance.kv_subject import Subject, number, raises
 
 
 class SteppedRuntime(ThreadRuntime):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from luciole.errors import Kind
 from luciole.kv.history import ConflictHistory
 from luciole.kv.ranges import RangeSet
-from luciole.tests.conformance.kv import raises
+from luciole.tests.conformance.kv_subject import raises
 
 KEYS = sorted([bytes([first, *rest]) for first in range(4) for rest in ((), (0,), (0, 0), (1,))])
 keys = st.sampled_from(KEYS)
