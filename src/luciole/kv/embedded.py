@@ -1,0 +1,235 @@
+"""`EmbeddedStore`: the engine for one machine, on LMDB.
+
+Layer: kernel. Usable by many threads and by several processes at once; a commit that returned
+survives the loss of power. Reads come from an LMDB read transaction, which is a snapshot and
+waits for nobody. Commits are grouped (`group_commit`); a batch takes LMDB's one writer lock, has
+each request judged by `ConflictHistory`, applies those that pass and syncs once.
+
+Invariants: the log has an entry, the keys written, for each version in floor < version <= newest,
+committed with the records themselves; so the history of a process, brought up to date under the
+writer lock, knows the commits of all others. All requests of a batch share its version; the two
+bytes after it in a versionstamp tell them apart.
+
+The writer lock is waited for without a bound of our own: a process holds it for one batch, and
+LMDB frees it when its holder dies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import lmdb
+
+from luciole.errors import FsError, Kind
+from luciole.kv.group_commit import GroupCommit, Outcome
+from luciole.kv.history import ConflictHistory
+from luciole.kv.interface import TRANSACTION_SECONDS_MAX, Transaction
+from luciole.kv.lmdb_environment import MAP_BYTES, State, open_environment, translate, translated
+from luciole.kv.lmdb_records import BUCKET_BYTES, LmdbRecords
+from luciole.kv.ranges import RangeSet
+from luciole.kv.retry import run_transaction
+from luciole.kv.transaction import CommitRequest, OptimisticTransaction
+from luciole.runtime import Runtime
+
+T = TypeVar("T")
+
+# Five seconds of batches on a disk that syncs three thousand times a second.
+LOG_VERSIONS_MAX = 16_384
+LOG_BYTES_MAX = 32 << 20
+BATCHES_PER_READER_CHECK = 1024
+
+
+class Statistics(NamedTuple):
+    """Counts since the store was opened by this process."""
+
+    commits: int = 0  # that succeeded and wrote something
+    refused: int = 0  # that ended in an error
+    batches: int = 0  # synced
+
+
+class EmbeddedStore:
+    """See `luciole.kv.interface.KeyValueStore`."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        runtime: Runtime,
+        *,
+        map_bytes: int = MAP_BYTES,
+        log_versions_max: int = LOG_VERSIONS_MAX,
+    ) -> None:
+        """Opens or makes the store in the directory `path`.
+
+        `map_bytes` bounds its size and must be the same in every process. Raises FsError
+        CONFIG_INVALID when the directory is not a store that this program can write.
+        """
+        self._path = os.fspath(path)
+        self._runtime = runtime
+        self._log_versions_max = log_versions_max
+        self._environment = open_environment(self._path, map_bytes)
+        self._history = ConflictHistory(self._open_version())
+        self._statistics = Statistics()
+        self._committers = GroupCommit(self._write)
+
+    def transaction(self) -> OptimisticTransaction:
+        """Begins a transaction; its snapshot is taken at its first read."""
+        clock = self._runtime.clock
+        return OptimisticTransaction(clock, self._open_snapshot, self._committers.submit)
+
+    async def run(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Runs `body` in a transaction and commits, again on conflict, at most for 10 seconds."""
+        return await run_transaction(self._runtime, self.transaction, body)
+
+    def statistics(self) -> Statistics:
+        """Counts of this process."""
+        return self._statistics
+
+    def close(self) -> None:
+        """Waits for commits under way and gives up the files. Open transactions fail."""
+        self._committers.close()
+        self._environment.handle.close()
+
+    def _open_version(self) -> int:
+        with translated(self._path), self._environment.handle.begin() as transaction:
+            return self._environment.load_state(transaction).version
+
+    def _open_snapshot(self) -> _LmdbSnapshot:
+        environment = self._environment
+        with translated(self._path):
+            try:
+                transaction = environment.handle.begin(db=environment.records)
+            except lmdb.ReadersFullError:
+                environment.handle.reader_check()
+                transaction = environment.handle.begin(db=environment.records)
+            version = environment.load_state(transaction).version
+        return _LmdbSnapshot(transaction, version, self._path)
+
+    def _write(self, requests: Sequence[CommitRequest]) -> Sequence[Outcome]:
+        try:
+            outcomes = self._write_batch(requests)
+        except FsError as failure:
+            if failure.kind == Kind.NO_SPACE and len(requests) > 1:
+                # One that is too much for the disk must not fail those that are not.
+                return [self._write([request])[0] for request in requests]
+            outcomes = [FsError(failure.kind, failure.message, failure.subject) for _ in requests]
+        refused = sum(outcome is not None for outcome in outcomes)
+        commits, refused_before, batches = self._statistics
+        committed = len(requests) - refused
+        self._statistics = Statistics(
+            commits + committed, refused_before + refused, batches + (committed > 0)
+        )
+        if batches % BATCHES_PER_READER_CHECK == 0:
+            # The snapshot of a reader that was killed keeps pages from being used again.
+            self._environment.handle.reader_check()
+        return outcomes
+
+    def _write_batch(self, requests: Sequence[CommitRequest]) -> list[Outcome]:
+        """Judges and applies a batch in one LMDB transaction."""
+        environment = self._environment
+        with translated(self._path):
+            transaction = environment.handle.begin(db=environment.records, write=True)
+        try:
+            with translated(self._path):
+                state = self._catch_up(transaction)
+                version = state.version + 1
+                outcomes, written = self._apply(transaction, version, requests)
+                if not written:
+                    transaction.abort()
+                    return outcomes
+                together = RangeSet(each for ranges in written for each in ranges)
+                self._append_log(transaction, state, together)
+            _commit(transaction, self._path)
+        except BaseException:
+            transaction.abort()
+            raise
+        self._history.record(version, self._runtime.clock.now(), together)
+        return outcomes
+
+    def _catch_up(self, transaction: lmdb.Transaction[bytes]) -> State:
+        """Learns what other processes committed since; returns the newest state."""
+        state = self._environment.load_state(transaction)
+        now = self._runtime.clock.now()
+        self._history.forget(before=now - TRANSACTION_SECONDS_MAX, floor=state.floor)
+        for version in range(self._history.newest + 1, state.version + 1):
+            entry = transaction.get(_log_key(version), db=self._environment.log)
+            assert entry is not None, "the log has every version above its floor"
+            self._history.record(version, now, RangeSet.decode(entry))
+        return state
+
+    def _apply(
+        self,
+        transaction: lmdb.Transaction[bytes],
+        version: int,
+        requests: Sequence[CommitRequest],
+    ) -> tuple[list[Outcome], list[RangeSet]]:
+        """Returns the outcome of each request, and what those wrote that passed."""
+        sink = LmdbRecords(transaction)
+        outcomes: list[Outcome] = []
+        written: list[RangeSet] = []
+        for order, request in enumerate(requests):
+            try:
+                self._history.check(request.read_version, request.reads, written)
+            except FsError as refusal:
+                outcomes.append(refusal)
+                continue
+            stamp = version.to_bytes(8, "big") + order.to_bytes(2, "big")
+            request.buffer.apply(sink, stamp)
+            written.append(request.buffer.written(stamp))
+            outcomes.append(None)
+        return outcomes, written
+
+    def _append_log(
+        self, transaction: lmdb.Transaction[bytes], state: State, written: RangeSet
+    ) -> None:
+        """Adds a version to the log, drops the oldest beyond its bounds, stores the new state."""
+        log = self._environment.log
+        entry = written.encode()
+        version, floor, log_bytes = state.version + 1, state.floor, state.log_bytes + len(entry)
+        transaction.put(_log_key(version), entry, append=True, db=log)
+        while version - floor > self._log_versions_max or log_bytes > LOG_BYTES_MAX:
+            floor += 1
+            dropped = transaction.pop(_log_key(floor), db=log)
+            log_bytes -= len(dropped or b"")
+        self._environment.store_state(transaction, State(version, floor, log_bytes))
+
+
+class _LmdbSnapshot:
+    """An LMDB read transaction and the version that it shows."""
+
+    def __init__(self, transaction: lmdb.Transaction[bytes], version: int, path: str) -> None:
+        self.version = version
+        self._path = path
+        self._transaction = transaction
+        self._records = LmdbRecords(transaction)
+
+    def get(self, key: bytes) -> bytes | None:
+        try:
+            if 0 < len(key) < BUCKET_BYTES:
+                return self._transaction.get(key)
+            return self._records.get(key)
+        except lmdb.Error as failure:
+            raise translate(failure, self._path) from failure
+
+    def scan(self, begin: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        with translated(self._path):
+            yield from self._records.scan(begin, end, reverse=reverse)
+
+    def close(self) -> None:
+        self._transaction.abort()
+
+
+def _log_key(version: int) -> bytes:
+    return version.to_bytes(8, "big")
+
+
+def _commit(transaction: lmdb.Transaction[bytes], path: str) -> None:
+    """Makes the transaction durable; after a disk error nobody can know whether it is."""
+    try:
+        transaction.commit()
+    except lmdb.Error as failure:
+        error = translate(failure, path)
+        if error.kind == Kind.DISK_FAILED:
+            error = FsError(Kind.KV_MAYBE_COMMITTED, f"the disk failed at commit: {failure}", path)
+        raise error from failure

@@ -1,0 +1,156 @@
+"""Opens the LMDB directory of the embedded engine, and says LMDB's errors in ours.
+
+Layer: kernel. The main database holds the format marker and the state record, beside the names of
+the two others: the records, and the log of recent commits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import lmdb
+
+from luciole.errors import FsError, Kind, require
+from luciole.kv.lmdb_records import BUCKET_BYTES
+
+if TYPE_CHECKING:
+    from lmdb import _Database  # the stubs alone have a name for it
+
+FORMAT = 1
+MAP_BYTES = 64 << 30  # address space, not disk: the file grows with what is in it
+READERS_MAX = 1024
+
+_FORMAT_KEY = b"luciole-kv-format"
+_STATE_KEY = b"luciole-kv-state"
+_STATE = struct.Struct(">QQQ")
+# What may lie in a directory that holds no store yet; the lock file is another process opening it.
+_INNOCENT = frozenset({"lock.mdb", "lost+found"})
+
+
+class State(NamedTuple):
+    """The state record."""
+
+    version: int = 0  # of the last commit
+    floor: int = 0  # the last commit that the log has forgotten
+    log_bytes: int = 0
+
+
+class Environment(NamedTuple):
+    """An open directory."""
+
+    handle: lmdb.Environment
+    main: _Database
+    records: _Database
+    log: _Database
+
+    def load_state(self, transaction: lmdb.Transaction[bytes]) -> State:
+        """The state as the transaction sees it."""
+        data = transaction.get(_STATE_KEY, db=self.main)
+        return State() if data is None else State._make(_STATE.unpack(data))
+
+    def store_state(self, transaction: lmdb.Transaction[bytes], state: State) -> None:
+        """Replaces the state."""
+        transaction.put(_STATE_KEY, _STATE.pack(*state), db=self.main)
+
+
+def open_environment(path: str, map_bytes: int) -> Environment:
+    """Opens the directory, which is made if it is missing, and checks its format.
+
+    Raises FsError CONFIG_INVALID when it is no store of this format, cannot be written, or is
+    open in this process already.
+    """
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        names = set(os.listdir(path))
+        require(
+            "data.mdb" in names or names <= _INNOCENT,
+            Kind.CONFIG_INVALID,
+            "the directory holds something else: name an empty one for the key-value store",
+            path,
+        )
+        environment = lmdb.open(
+            path, map_size=map_bytes, max_dbs=2, max_readers=READERS_MAX, mode=0o600
+        )
+    except (OSError, lmdb.Error) as failure:
+        raise FsError(
+            Kind.CONFIG_INVALID, f"the key-value store cannot be opened: {failure}", path
+        ) from failure
+    try:
+        with translated(path):
+            _check_format(environment, path)
+            environment.reader_check()
+            return Environment(
+                environment,
+                environment.open_db(None),
+                environment.open_db(b"records"),
+                environment.open_db(b"log"),
+            )
+    except BaseException:
+        environment.close()
+        raise
+
+
+def _check_format(environment: lmdb.Environment, path: str) -> None:
+    require(
+        environment.max_key_size() >= BUCKET_BYTES,
+        Kind.CONFIG_INVALID,
+        f"this build of lmdb takes keys of {environment.max_key_size()} bytes,"
+        f" {BUCKET_BYTES} are needed: install the lmdb wheel",
+    )
+    with environment.begin(write=True) as transaction:
+        marker = transaction.get(_FORMAT_KEY)
+        if marker is None:
+            with transaction.cursor() as cursor:
+                require(
+                    not cursor.first(),
+                    Kind.CONFIG_INVALID,
+                    "the directory holds another program's LMDB data: name an empty one",
+                    path,
+                )
+            transaction.put(_FORMAT_KEY, str(FORMAT).encode())
+        elif marker != str(FORMAT).encode():
+            raise FsError(
+                Kind.CONFIG_INVALID,
+                f"the key-value store has format {marker.decode(errors='replace')}, this program"
+                f" knows format {FORMAT}: use the release that wrote it, or a newer one",
+                path,
+            )
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turns LMDB's errors into ours."""
+    try:
+        yield
+    except lmdb.Error as failure:
+        raise translate(failure, path) from failure
+
+
+def translate(failure: lmdb.Error, path: str) -> FsError:
+    """The FsError that says what an error of LMDB means to a caller."""
+    if isinstance(failure, lmdb.MapFullError):
+        return FsError(
+            Kind.NO_SPACE, "the key-value store is full: reopen it with a larger map_bytes", path
+        )
+    if failure.code == errno.ENOSPC:
+        return FsError(Kind.NO_SPACE, "the disk under the key-value store is full", path)
+    if isinstance(failure, lmdb.MapResizedError):
+        return FsError(
+            Kind.CONFIG_INVALID,
+            "another process has grown the key-value store beyond this one's map_bytes:"
+            " give all the same",
+            path,
+        )
+    if isinstance(failure, lmdb.ReadersFullError):
+        return FsError(
+            Kind.BUSY, f"more than {READERS_MAX} transactions read the key-value store", path
+        )
+    if failure.code == 0:
+        # py-lmdb's own complaint about a handle whose environment is gone.
+        return FsError(Kind.UNAVAILABLE, "the key-value store is closed", path)
+    return FsError(Kind.DISK_FAILED, f"the key-value store failed: {failure}", path)
