@@ -1,0 +1,242 @@
+"""Block files: the bytes of a target's chunks.
+
+Layer: shell of the engine, a `BlockDisk`; knows nothing of chunks. On disk, under `blocks/`:
+
+- size class c (0 … 10) has blocks of 64 KiB << c bytes, numbered from 0;
+- file `CC-NNNNNN` (class and file number, decimal) holds the blocks of one class in order,
+  2^20 >> c of them, so that a full file has 64 GiB; block i lies in file i // (2^20 >> c) at byte
+  (i % (2^20 >> c)) * (64 KiB << c);
+- a file starts empty and grows by fallocate in steps of 8 MiB (or one block), so that bytes once
+  handed out cannot run out of disk later; freed blocks may be holes (`punch`).
+
+Every OSError becomes FsError: ENOSPC and EDQUOT are NO_SPACE, anything else is DISK_FAILED naming
+the path and errno. Writes are remembered per file until `flush` has made them durable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from luciole.errors import FsError, Kind
+from luciole.storage.engine.blockmath import SIZE_CLASSES, class_bytes
+from luciole.storage.engine.records import Block
+
+FILE_BYTES = 64 * 1024 * 1024 * 1024
+STEP_BYTES = 8 * 1024 * 1024
+_PUNCH_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, linux/falloc.h
+_NO_COPY_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_COPY_BUFFER_BYTES = 1024 * 1024
+_VIEWS_MAX = 1024  # IOV_MAX of Linux
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+FileKey = tuple[int, int]  # size class, file number
+
+
+def disk_error(failure: OSError, path: Path | str) -> FsError:
+    """The FsError of a failed system call on `path`."""
+    full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+    name = errno.errorcode.get(failure.errno or 0, "unknown errno")
+    return FsError(
+        Kind.NO_SPACE if full else Kind.DISK_FAILED, f"{name}: {failure.strerror}", str(path)
+    )
+
+
+class BlockFiles:
+    """The open block files of one target. Threads may use different blocks at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptors: dict[FileKey, int] = {}
+        self._dirty: set[FileKey] = set()
+        self._prepared = [0] * SIZE_CLASSES  # blocks below are allocated or were once
+        self._growth = threading.Lock()
+        self._opening = threading.Lock()
+        try:
+            directory.mkdir(exist_ok=True)
+            for path in directory.iterdir():
+                size_class, number = path.name.split("-")
+                self._open((int(size_class), int(number)))
+        except OSError as failure:
+            raise disk_error(failure, directory) from failure
+        except ValueError as failure:
+            raise FsError(
+                Kind.CONFIG_INVALID, "a file here is not one of ours: move it away", str(path)
+            ) from failure
+
+    def where(self, block: Block) -> str:
+        """Path of the file that a block lies in."""
+        return str(self._path(self._key(block)))
+
+    def locate(self, block: Block) -> tuple[int, int]:
+        """Descriptor of the block's file, and the block's first byte in it."""
+        key = self._key(block)
+        descriptor = self._descriptors.get(key)
+        if descriptor is None:
+            descriptor = self._open(key)
+        size = class_bytes(block.size_class)
+        return descriptor, block.number * size % FILE_BYTES
+
+    def resume(self, ends: Sequence[int]) -> None:
+        """States how many blocks of each class were ever handed out, when the target opens."""
+        self._prepared = list(ends)
+
+    def prepare(self, block: Block, *, hole: bool) -> None:
+        """Makes sure that the disk has room under a block that was just handed out.
+
+        Args:
+            block: its place.
+            hole: whether it was used before and its room given back since.
+        """
+        size = class_bytes(block.size_class)
+        try:
+            if hole:
+                descriptor, position = self.locate(block)
+                os.posix_fallocate(descriptor, position, size)
+                return
+            while block.number >= self._prepared[block.size_class]:
+                self._grow(block.size_class, max(1, STEP_BYTES // size))
+        except OSError as failure:
+            raise disk_error(failure, self.where(block)) from failure
+
+    def _grow(self, size_class: int, step: int) -> None:
+        """Allocates the next step of a class; steps are aligned, so none spans two files."""
+        with self._growth:
+            first = self._prepared[size_class]
+            count = step - first % step
+            descriptor, position = self.locate(Block(size_class, first))
+            os.posix_fallocate(descriptor, position, count * class_bytes(size_class))
+            self._prepared[size_class] = first + count
+
+    def read(self, block: Block, offset: int, views: Sequence[memoryview]) -> int:
+        """Fills `views` from `offset` of the block. Returns bytes read: fewer only at file end."""
+        total = sum(map(len, views))
+        try:
+            descriptor, position = self.locate(block)
+            position += offset
+            count = os.preadv(descriptor, views, position)
+            while count < total:
+                step = os.preadv(descriptor, _rest(views, count), position + count)
+                if step == 0:
+                    break
+                count += step
+        except OSError as failure:
+            raise disk_error(failure, self.where(block)) from failure
+        return count
+
+    def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
+        """Writes `views` end to end at `offset` of the block."""
+        total = sum(map(len, views))
+        try:
+            descriptor, position = self.locate(block)
+            position += offset
+            count = 0
+            while count < total:
+                rest = _rest(views, count)[:_VIEWS_MAX]
+                count += os.pwritev(descriptor, rest, position + count)
+        except OSError as failure:
+            raise disk_error(failure, self.where(block)) from failure
+        # Marked after the write: whoever takes the mark and flushes covers these bytes.
+        self._dirty.add(self._key(block))
+
+    def copy(self, source: Block, target: Block, begin: int, end: int) -> None:
+        """Copies [begin, end) of one block to the same place of another."""
+        if begin >= end:
+            return
+        try:
+            source_fd, source_at = self.locate(source)
+            target_fd, target_at = self.locate(target)
+            while begin < end:
+                begin += _copy_some(
+                    source_fd, target_fd, source_at + begin, target_at + begin, end - begin
+                )
+        except OSError as failure:
+            raise disk_error(failure, self.where(target)) from failure
+        self._dirty.add(self._key(target))
+
+    def punch(self, size_class: int, first: int, count: int) -> None:
+        """Gives the room of neighbouring free blocks back to the disk."""
+        size = class_bytes(size_class)
+        end = first + count
+        while first < end:
+            descriptor, position = self.locate(Block(size_class, first))
+            step = min(end - first, (FILE_BYTES - position) // size)
+            # A file system without holes keeps the room: the class uses it again all the same.
+            _libc.fallocate(descriptor, _PUNCH_KEEP_SIZE, position, step * size)
+            first += step
+
+    def flush(self, *, everything: bool = False) -> None:
+        """fdatasync of the files written since the last flush (or of all). One caller at a time."""
+        for key in list(self._descriptors if everything else self._dirty):
+            # The mark goes first: a write that lands meanwhile marks the file again.
+            self._dirty.discard(key)
+            try:
+                os.fdatasync(self._descriptors[key])
+            except OSError as failure:
+                raise disk_error(failure, self._path(key)) from failure
+
+    def space(self) -> tuple[int, int]:
+        """Size and free bytes of the disk under the target."""
+        try:
+            facts = os.statvfs(self._directory)
+        except OSError as failure:
+            raise disk_error(failure, self._directory) from failure
+        return facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize
+
+    def close(self) -> None:
+        """Closes all files."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _key(self, block: Block) -> FileKey:
+        return block.size_class, block.number * class_bytes(block.size_class) // FILE_BYTES
+
+    def _path(self, key: FileKey) -> Path:
+        return self._directory / f"{key[0]:02}-{key[1]:06}"
+
+    def _open(self, key: FileKey) -> int:
+        with self._opening:
+            if key not in self._descriptors:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._descriptors[key] = os.open(self._path(key), flags, 0o600)
+                sync_directory(self._directory)
+            return self._descriptors[key]
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes the entries of a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rest(views: Sequence[memoryview], done: int) -> list[memoryview]:
+    """What is left of `views` after their first `done` bytes."""
+    left = []
+    for view in views:
+        if done < len(view):
+            left.append(view[done:])
+        done = max(0, done - len(view))
+    return left
+
+
+def _copy_some(source: int, target: int, source_at: int, target_at: int, count: int) -> int:
+    """Copies up to `count` bytes inside the kernel, or through a buffer where it cannot."""
+    try:
+        step = os.copy_file_range(source, target, count, source_at, target_at)
+    except OSError as failure:
+        if failure.errno not in _NO_COPY_RANGE:
+            raise
+        chunk = os.pread(source, min(count, _COPY_BUFFER_BYTES), source_at)
+        step = os.pwrite(target, chunk, target_at) if chunk else 0
+    if step == 0:
+        raise OSError(errno.EIO, "the block file ends inside a block")
+    return step

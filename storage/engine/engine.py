@@ -1,0 +1,419 @@
+"""`BlockEngine`: a target's chunks, on whatever disk of blocks and map of records it is given.
+
+Layer: shell. Every mutating call first writes bytes where no recorded version has any
+(staging.py) and then changes the records in one atomic batch; so the death of the process at any
+moment leaves each call done or not done. What a power loss leaves is in recovery.py.
+
+Different chunks may be worked on at once by any number of threads; the caller serialises writers
+of one chunk. Readers of a chunk need no lock: a read that finds other bytes than its checksums
+say looks whether the record has changed meanwhile, and then reads anew. No lock is held over data
+I/O; `_records_lock` is held over the write of a batch to the kernel, a few microseconds.
+
+Space: a fresh block is refused with NO_SPACE when the target's quota is reached or the disk has
+less than `reserve` free; commits, removals and reads go on, from what the reserve holds back. A
+call that finds no space first flushes and trims, if that could help.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from luciole.checksum import BLOCK_SIZE, crc32c
+from luciole.errors import FsError, Kind
+from luciole.storage.engine import recovery
+from luciole.storage.engine.allocator import Allocator
+from luciole.storage.engine.blockmath import block_end, block_start, class_bytes
+from luciole.storage.engine.checks import (
+    check_chunk_id,
+    check_update,
+    mismatch,
+    not_found,
+    verify_data,
+)
+from luciole.storage.engine.flush import GroupFlush
+from luciole.storage.engine.interface import (
+    Applied,
+    ChunkState,
+    ReadOutcome,
+    Space,
+    Update,
+    Version,
+)
+from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
+from luciole.storage.engine.records import (
+    NO_RECORD,
+    Block,
+    Record,
+    StoredVersion,
+    applied_key,
+    chunk_key,
+    decode_applied,
+    decode_record,
+    encode_applied,
+    encode_record,
+    undo_key,
+)
+from luciole.storage.engine.staging import Stager
+
+Durability = Literal["power", "process"]
+REMOVE_BATCH_MAX = 1000
+_READ_ATTEMPTS = 16
+_AFTER_CHUNKS = b"d"
+
+
+class _Scratch(threading.local):
+    """Room of each thread for the parts of edge blocks that a reader did not ask for."""
+
+    def __init__(self) -> None:
+        self.head = memoryview(bytearray(BLOCK_SIZE))
+        self.tail = memoryview(bytearray(BLOCK_SIZE))
+
+
+class BlockEngine:
+    """`ChunkEngine` on a disk of blocks and a store of records, which stay the caller's to close.
+
+    Args:
+        store: its records.
+        disk: its blocks.
+        durability: "power": a mutating call returns when its effect survives a power loss;
+            "process": when it survives the death of every process, and `sync` does the rest.
+        quota: bytes of blocks that it may use; None: the disk is the bound.
+        reserve: bytes of the disk that it leaves free.
+    """
+
+    def __init__(
+        self,
+        store: RecordStore,
+        disk: BlockDisk,
+        *,
+        durability: Durability,
+        quota: int | None,
+        reserve: int,
+    ) -> None:
+        self._store = store
+        self._disk = disk
+        self._power = durability == "power"
+        self._quota = quota
+        self._reserve = reserve
+        self._records_lock = threading.Lock()
+        self._scratch = _Scratch()
+        self._closed = False
+        self._recover()
+
+    def _recover(self) -> None:
+        """Starts from what the store and the disk hold. No other call may be under way."""
+        recovery.settle_last_epoch(self._store, self._disk)
+        self._flush = GroupFlush(self._flush_once)
+        self._epoch = 1
+        self._touched: set[bytes] = set()  # chunks with an undo record of this epoch
+        self._chunks = 0
+        self._allocator = Allocator(self._quota)
+        self._allocator.restore(self._held_blocks())
+        self._disk.resume(self._allocator.ends())
+        self._stager = Stager(self._disk, self._allocate, self._allocator.give_back)
+        self.trim()
+
+    def _held_blocks(self) -> Iterator[Block]:
+        for record in recovery.all_records(self._store):
+            self._chunks += 1
+            yield from record.blocks()
+
+    async def state(self, chunk_id: bytes) -> ChunkState | None:
+        """See ChunkEngine."""
+        check_chunk_id(chunk_id)
+        value = self._store.get(chunk_key(chunk_id))
+        return None if value is None else _state(chunk_id, decode_record(value))
+
+    async def read(
+        self, chunk_id: bytes, offset: int, buffer: memoryview, *, pending: bool = False
+    ) -> ReadOutcome:
+        """See ChunkEngine."""
+        check_chunk_id(chunk_id)
+        if offset < 0:
+            raise FsError(Kind.INVALID_ARGUMENT, f"negative offset {offset}", chunk_id.hex())
+        key = chunk_key(chunk_id)
+        value = self._store.get(key)
+        for _ in range(_READ_ATTEMPTS):
+            try:
+                return self._read_once(chunk_id, value, offset, buffer, pending)
+            except FsError as failure:
+                if failure.kind != Kind.CHECKSUM_MISMATCH:
+                    raise
+                # The block may have been freed and used again since the record was looked up.
+                newer = self._store.get(key)
+                if newer == value:
+                    raise
+                value = newer
+        raise FsError(Kind.BUSY, "the chunk changed again and again while it was read")
+
+    async def stage(
+        self, chunk_id: bytes, version: int, update: Update, data: memoryview
+    ) -> Version:
+        """See ChunkEngine. Which bytes are written where: staging.py."""
+        check_update(chunk_id, version, update, data)
+        verify_data(chunk_id, update, data)
+        value = self._store.get(chunk_key(chunk_id))
+        old = decode_record(value or b"")
+        committed = old.committed
+        pending = self._stager.stage(chunk_id, version, committed, update, data)
+        if committed is not None and committed.block == pending.block:
+            committed = _with_written(committed, pending.written)
+        self._record(chunk_id, value, old, Record(committed, pending))
+        self._make_durable()
+        return pending.public()
+
+    async def commit(self, chunk_id: bytes, version: int) -> Version:
+        """See ChunkEngine."""
+        check_chunk_id(chunk_id)
+        value = self._store.get(chunk_key(chunk_id))
+        old = decode_record(value or b"")
+        pending = old.pending
+        if pending is None or pending.number != version:
+            if old.committed is not None and old.committed.number == version:
+                return old.committed.public()
+            raise not_found(chunk_id, f"version {version} is neither pending nor committed")
+        new = NO_RECORD if pending.removed else Record(pending, None)
+        self._record(chunk_id, value, old, new, applied=pending)
+        self._make_durable()
+        return pending.public()
+
+    async def abandon(self, chunk_id: bytes) -> None:
+        """See ChunkEngine."""
+        check_chunk_id(chunk_id)
+        value = self._store.get(chunk_key(chunk_id))
+        old = decode_record(value or b"")
+        if old.pending is not None:
+            self._record(chunk_id, value, old, Record(old.committed, None))
+            self._make_durable()
+
+    async def applied(self, client_id: bytes, channel: int) -> Applied | None:
+        """See ChunkEngine."""
+        value = self._store.get(applied_key(client_id, channel))
+        return None if value is None else decode_applied(value)
+
+    async def list(
+        self, begin: bytes, end: bytes | None, limit: int
+    ) -> tuple[Sequence[ChunkState], bool]:
+        """See ChunkEngine."""
+        found: list[ChunkState] = []
+        stop = _AFTER_CHUNKS if end is None else chunk_key(end)
+        for key, value in self._store.scan(chunk_key(begin), stop):
+            if len(found) == limit:
+                return found, True
+            found.append(_state(key[1:], decode_record(value)))
+        return found, False
+
+    async def remove_range(self, begin: bytes, end: bytes, limit: int) -> tuple[int, bool]:
+        """See ChunkEngine. One batch, of at most 1000 chunks whatever the limit."""
+        doomed: list[tuple[bytes, bytes]] = []
+        more = False
+        for key, value in self._store.scan(chunk_key(begin), chunk_key(end)):
+            if len(doomed) == min(limit, REMOVE_BATCH_MAX):
+                more = True
+                break
+            doomed.append((key[1:], value))
+        if doomed:
+            batch = Batch()
+            blocks: list[Block] = []
+            for chunk_id, value in doomed:
+                batch.delete(chunk_key(chunk_id))
+                blocks.extend(decode_record(value).blocks())
+            with self._records_lock:
+                for chunk_id, value in doomed:
+                    self._keep_undo(batch, chunk_id, value)
+                self._write(batch, [chunk_id for chunk_id, _ in doomed], blocks)
+                self._chunks -= len(doomed)
+            self._make_durable()
+        return len(doomed), more
+
+    async def sync(self) -> None:
+        """See ChunkEngine."""
+        self._flush.wait()
+
+    async def space(self) -> Space:
+        """See ChunkEngine. `free` is what new blocks may take."""
+        size, free = self._disk.space()
+        used = self._allocator.used
+        capacity, available = size, max(0, free - self._reserve)
+        if self._quota is not None:
+            capacity = min(capacity, self._quota)
+            available = min(available, max(0, self._quota - used))
+        return Space(capacity, available, used, self._chunks)
+
+    def trim(self) -> None:
+        """Gives the room of all free blocks back to the disk: one hole for each run of them.
+
+        Called at open and when space runs out; a service calls it now and then after removals.
+        """
+        for size_class, numbers in enumerate(self._allocator.take_free()):
+            begin = 0
+            for position in range(1, len(numbers) + 1):
+                if position == len(numbers) or numbers[position] != numbers[position - 1] + 1:
+                    self._disk.punch(size_class, numbers[begin], position - begin)
+                    begin = position
+            self._allocator.add_holes(size_class, numbers)
+
+    def close(self) -> None:
+        """See ChunkEngine. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._flush.wait()
+
+    def _read_once(
+        self, chunk_id: bytes, value: bytes | None, offset: int, buffer: memoryview, pending: bool
+    ) -> ReadOutcome:
+        """Reads whole 64 KiB blocks: what was not asked for goes into scratch memory."""
+        record = decode_record(value or b"")
+        version = record.pending if pending else record.committed
+        if version is None or version.removed:
+            raise not_found(chunk_id, f"it has no {'pending' if pending else 'committed'} version")
+        end = min(offset + len(buffer), version.length)
+        if end <= offset or version.block is None:
+            return ReadOutcome(0, version.number, ())
+        start = block_start(offset)
+        stop = min(block_end(end), version.length)
+        head = self._scratch.head[: offset - start]
+        tail = self._scratch.tail[: stop - end]
+        wanted = buffer[: end - offset]
+        count = self._disk.read(version.block, start, [head, wanted, tail])
+        if count < stop - start:
+            raise mismatch(chunk_id, (start + count) // BLOCK_SIZE, "the block file is too short")
+        stored = version.block_checksums()
+        checksums: list[int] = []
+        position = offset
+        while position < end:
+            number = position // BLOCK_SIZE
+            piece_end = min((number + 1) * BLOCK_SIZE, end)
+            piece = wanted[position - offset : piece_end - offset]
+            checksum = whole = crc32c(piece)
+            before = head if position == offset else _NOTHING
+            after = tail if piece_end == end else _NOTHING
+            if before or after:
+                whole = crc32c(after, crc32c(piece, crc32c(before)))
+            if whole != stored[number]:
+                where = self._disk.where(version.block)
+                raise mismatch(chunk_id, number, f"stored bytes rotted in {where}")
+            checksums.append(checksum)
+            position = piece_end
+        return ReadOutcome(end - offset, version.number, tuple(checksums))
+
+    def _record(
+        self,
+        chunk_id: bytes,
+        old_value: bytes | None,
+        old: Record,
+        new: Record,
+        applied: StoredVersion | None = None,
+    ) -> None:
+        """Puts `new` in the place of `old`, in one batch with everything that follows from it."""
+        batch = Batch()
+        exists = new.committed is not None or new.pending is not None
+        if exists:
+            batch.put(chunk_key(chunk_id), encode_record(new))
+        else:
+            batch.delete(chunk_key(chunk_id))
+        freed = old.blocks() - new.blocks()
+        with self._records_lock:
+            if applied is not None and applied.tag is not None:
+                self._keep_applied(batch, chunk_id, applied, applied.tag)
+            self._keep_undo(batch, chunk_id, old_value or b"")
+            self._write(batch, (chunk_id,), freed)
+            self._chunks += exists - (old_value is not None)
+
+    def _keep_applied(
+        self, batch: Batch, chunk_id: bytes, version: StoredVersion, tag: tuple[bytes, int, int]
+    ) -> None:
+        """Notes the channel's update, unless a later one is known: resync brings old ones."""
+        client_id, channel, sequence = tag
+        key = applied_key(client_id, channel)
+        known = self._store.get(key)
+        if known is None or decode_applied(known).sequence <= sequence:
+            applied = Applied(sequence, chunk_id, version.number, version.length)
+            batch.put(key, encode_applied(applied))
+
+    def _keep_undo(self, batch: Batch, chunk_id: bytes, old_value: bytes) -> None:
+        if chunk_id not in self._touched:
+            batch.put(undo_key(self._epoch, chunk_id), old_value)
+
+    def _write(self, batch: Batch, chunk_ids: Sequence[bytes], freed: Iterable[Block]) -> None:
+        """Under `_records_lock`: the batch, its epoch and the waiting of blocks are one step."""
+        self._store.write(batch)
+        self._touched.update(chunk_ids)
+        self._allocator.retire(freed)
+
+    def _make_durable(self) -> None:
+        if self._power:
+            self._flush.wait()
+
+    def _flush_once(self) -> None:
+        """Ends an epoch: bytes first, then the records that tell of them."""
+        with self._records_lock:
+            epoch, touched = self._epoch, self._touched
+            self._epoch += 1
+            self._touched = set()
+            waiting = self._allocator.begin_flush()
+        self._disk.flush()
+        self._store.sync()
+        batch = Batch()
+        for chunk_id in touched:
+            batch.delete(undo_key(epoch, chunk_id))
+        self._store.write(batch)
+        self._allocator.end_flush(waiting)
+
+    def _allocate(self, size_class: int) -> Block:
+        try:
+            return self._take_block(size_class)
+        except FsError as failure:
+            if failure.kind != Kind.NO_SPACE or not self._allocator.reclaimable():
+                raise
+        # Blocks that wait need two flushes; those of other classes become room of the disk.
+        self._flush.wait()
+        self._flush.wait()
+        self.trim()
+        return self._take_block(size_class)
+
+    def _take_block(self, size_class: int) -> Block:
+        _, free = self._disk.space()
+        if free < self._reserve // 2:
+            raise FsError(
+                Kind.NO_SPACE,
+                f"the disk has {free} bytes free, less than half of its reserve of "
+                f"{self._reserve}: remove data or add disks",
+            )
+        room = free - class_bytes(size_class) >= self._reserve
+        block, hole = self._allocator.allocate(size_class, fresh=room)
+        try:
+            self._disk.prepare(block, hole=hole)
+        except FsError:
+            self._allocator.give_back(block, hole=True)
+            raise
+        return block
+
+
+_NOTHING = memoryview(b"")
+
+
+def _with_written(version: StoredVersion, written: int) -> StoredVersion:
+    """The same version, with what is known now of its block."""
+    return StoredVersion(
+        version.number,
+        version.length,
+        version.removed,
+        version.tag,
+        version.block,
+        written,
+        version.checksums,
+    )
+
+
+def _state(chunk_id: bytes, record: Record) -> ChunkState:
+    committed, pending = record.committed, record.pending
+    return ChunkState(
+        chunk_id,
+        committed.public() if committed is not None else None,
+        pending.public() if pending is not None else None,
+        crc32c(committed.checksums) if committed is not None else 0,
+        record.allocated(),
+    )

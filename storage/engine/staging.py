@@ -1,0 +1,237 @@
+"""Writes the bytes of a new version, beside the committed one.
+
+Layer: shell of the engine; knows blocks and content, not records' storage. The committed version
+stays readable to the byte throughout. Three ways:
+
+- *share*: the content is a prefix of the committed one in the same size class: same block;
+- *append in place*: the new bytes lie behind everything ever written in the committed block and
+  fit it: same block, and the CRC of a partial last 64 KiB continues from the stored one;
+- *copy on write*: a fresh block of the class that the new length needs. 64 KiB blocks that the
+  update does not touch are copied unread, with their stored checksums, so that rot in them stays
+  detectable; those that it touches in part are read and verified first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from luciole.checksum import BLOCK_SIZE, crc32c
+from luciole.errors import FsError
+from luciole.storage.engine.blockmath import (
+    ZEROS,
+    append_data,
+    append_zeros,
+    block_end,
+    block_start,
+    class_for,
+    pack,
+)
+from luciole.storage.engine.checks import REMOVE, REPLACE, TRUNCATE, mismatch
+from luciole.storage.engine.interface import Update
+from luciole.storage.engine.ports import BlockDisk
+from luciole.storage.engine.records import Block, StoredVersion
+
+NOTHING = memoryview(b"")
+EMPTY = StoredVersion(0, 0)
+
+
+class Content(NamedTuple):
+    """Where a version's bytes are."""
+
+    length: int
+    block: Block | None
+    written: int
+    checksums: bytes
+
+
+class Stager:
+    """Builds the content of pending versions.
+
+    Args:
+        disk: where blocks are.
+        allocate: takes a block of a size class, backed by disk. Raises FsError NO_SPACE.
+        release: gives back one that is not used after all.
+    """
+
+    def __init__(
+        self,
+        disk: BlockDisk,
+        allocate: Callable[[int], Block],
+        release: Callable[[Block], None],
+    ) -> None:
+        self._disk = disk
+        self._allocate = allocate
+        self._release = release
+
+    def stage(
+        self,
+        chunk_id: bytes,
+        number: int,
+        base: StoredVersion | None,
+        update: Update,
+        data: memoryview,
+    ) -> StoredVersion:
+        """Writes what the update adds and returns the version, not recorded anywhere yet.
+
+        Args:
+            chunk_id: for errors.
+            number: of the new version.
+            base: the committed version, or None.
+            update: checked, and `data` verified against its checksums.
+            data: its bytes.
+        """
+        tag = update.tag
+        stored_tag = (tag.client_id, tag.channel, tag.sequence) if tag is not None else None
+        if update.kind == REMOVE:
+            return StoredVersion(number, 0, removed=True, tag=stored_tag)
+        content = self._content(chunk_id, base or EMPTY, update, data)
+        return StoredVersion(
+            number,
+            content.length,
+            False,
+            stored_tag,
+            content.block,
+            content.written,
+            content.checksums,
+        )
+
+    def _content(
+        self, chunk_id: bytes, base: StoredVersion, update: Update, data: memoryview
+    ) -> Content:
+        if update.kind == REPLACE:
+            return self._replace(update, data)
+        if update.kind == TRUNCATE:
+            if update.length > base.length:
+                return self._extend(base, update.length, NOTHING, ())
+            return self._shrink(chunk_id, base, update.length)
+        if update.length == 0:
+            return self._shrink(chunk_id, base, base.length)
+        if update.offset >= base.length:
+            return self._extend(base, update.offset, data, update.checksums)
+        if update.offset == 0 and update.length >= base.length:
+            return self._replace(update, data)
+        return self._overwrite(chunk_id, base, update, data)
+
+    def _replace(self, update: Update, data: memoryview) -> Content:
+        """The content is the data, whose checksums are stored as they came."""
+        if update.length == 0:
+            return Content(0, None, 0, b"")
+
+        def fill(block: Block) -> None:
+            self._disk.write(block, 0, [data])
+
+        block = self._fresh(update.length, fill)
+        return Content(update.length, block, update.length, pack(update.checksums))
+
+    def _shrink(self, chunk_id: bytes, base: StoredVersion, length: int) -> Content:
+        """A prefix of the committed content, perhaps all of it."""
+        if length == base.length:
+            return Content(length, base.block, base.written, base.checksums)
+        if length == 0 or base.block is None:
+            return Content(0, None, 0, b"")
+        checksums = base.checksums[: length // BLOCK_SIZE * 4]
+        if length % BLOCK_SIZE:
+            last = self._stored_block(chunk_id, base, length // BLOCK_SIZE)
+            checksums += pack([crc32c(last[: length % BLOCK_SIZE])])
+        if class_for(length) == base.block.size_class:
+            return Content(length, base.block, base.written, checksums)
+        source = base.block
+        block = self._fresh(length, lambda target: self._disk.copy(source, target, 0, length))
+        return Content(length, block, length, checksums)
+
+    def _extend(
+        self, base: StoredVersion, offset: int, data: memoryview, verified: tuple[int, ...]
+    ) -> Content:
+        """The committed content, zeros up to `offset`, then `data`."""
+        length = offset + len(data)
+        gap = offset - base.length
+        views = [data] if data else []
+        if gap:
+            zeros = memoryview(ZEROS)
+            tail = [zeros[: gap % BLOCK_SIZE]] if gap % BLOCK_SIZE else []
+            views = [zeros] * (gap // BLOCK_SIZE) + tail + views
+        checksums = base.block_checksums()
+        append_zeros(checksums, base.length, gap)
+        append_data(checksums, offset, data, verified)
+        source = base.block
+        if source and base.written == base.length and class_for(length) == source.size_class:
+            self._disk.write(source, base.length, views)
+            return Content(length, source, length, pack(checksums))
+
+        def fill(block: Block) -> None:
+            if source:
+                self._disk.copy(source, block, 0, base.length)
+            self._disk.write(block, base.length, views)
+
+        return Content(length, self._fresh(length, fill), length, pack(checksums))
+
+    def _overwrite(
+        self, chunk_id: bytes, base: StoredVersion, update: Update, data: memoryview
+    ) -> Content:
+        """The committed content with `data` laid over it, from before its end on."""
+        source = base.block
+        assert source is not None
+        begin, end = update.offset, update.offset + update.length
+        length = max(base.length, end)
+        head, tail = self._edges(chunk_id, base, begin, end)
+        checksums = base.block_checksums()
+        position = begin
+        first = begin // BLOCK_SIZE
+        changed = []
+        for verified in update.checksums:
+            checksum = verified
+            stop = min(block_end(position + 1), end)
+            piece = data[position - begin : stop - begin]
+            before = head if position == begin else NOTHING
+            after = tail if stop == end else NOTHING
+            if before or after:
+                checksum = crc32c(after, crc32c(piece, crc32c(before)))
+            changed.append(checksum)
+            position = stop
+        checksums[first : first + len(changed)] = changed
+
+        def fill(block: Block) -> None:
+            self._disk.copy(source, block, 0, begin - len(head))
+            self._disk.write(block, begin - len(head), [head, data, tail])
+            self._disk.copy(source, block, end + len(tail), base.length)
+
+        return Content(length, self._fresh(length, fill), length, pack(checksums))
+
+    def _edges(
+        self, chunk_id: bytes, base: StoredVersion, begin: int, end: int
+    ) -> tuple[memoryview, memoryview]:
+        """The verified old bytes before and after [begin, end) in its first and last block."""
+        head = tail = NOTHING
+        first, last = begin // BLOCK_SIZE, (end - 1) // BLOCK_SIZE
+        stored = NOTHING
+        if begin % BLOCK_SIZE:
+            stored = self._stored_block(chunk_id, base, first)
+            head = stored[: begin % BLOCK_SIZE]
+        if end % BLOCK_SIZE and end < base.length:
+            if last != first or not stored:
+                stored = self._stored_block(chunk_id, base, last)
+            tail = stored[end - block_start(end) :]
+        return head, tail
+
+    def _stored_block(self, chunk_id: bytes, base: StoredVersion, number: int) -> memoryview:
+        """One 64 KiB block of the committed content, verified."""
+        assert base.block is not None
+        start = number * BLOCK_SIZE
+        view = memoryview(bytearray(min(BLOCK_SIZE, base.length - start)))
+        count = self._disk.read(base.block, start, [view])
+        if count < len(view) or crc32c(view) != base.block_checksums()[number]:
+            raise mismatch(
+                chunk_id, number, f"stored bytes rotted in {self._disk.where(base.block)}"
+            )
+        return view
+
+    def _fresh(self, length: int, fill: Callable[[Block], None]) -> Block:
+        """A block for `length` bytes, filled; given back if that fails."""
+        block = self._allocate(class_for(length))
+        try:
+            fill(block)
+        except FsError:
+            self._release(block)
+            raise
+        return block
