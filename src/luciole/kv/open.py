@@ -21,5 +21,5 @@ def open_store(url: str, runtime: Runtime) -> KeyValueStore:
     if engine == "fdb" and place:
         from luciole.kv.foundationdb import FoundationDbStore  # noqa: PLC0415
 
-        return FoundationDbStore(place, runtime=runtime)
+        return FoundationDbStore(place, bridge="thread")
     raise FsError(Kind.CONFIG_INVALID, "a store is embedded:DIRECTORY or fdb:CLUSTER_FILE", url)
