@@ -11,7 +11,7 @@ take it only to let buffered writes leave first. The lock is never held over ano
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.meta import MetaClient
@@ -31,7 +31,8 @@ class Handle:
     writable: bool
     session_id: bytes
     opened_at: float
-    registered: bool = field(default=False)  # a read handle that meta was told of
+    session_open: bool = False  # meta has the session; a flush ends it, a write begins it again
+    registered: bool = False  # meta was told of a handle without a session
 
 
 class OpenFile:
@@ -89,13 +90,22 @@ class OpenFile:
     async def _send(self, offset: int, data: memoryview) -> None:
         self._dirty_chains |= await self._chunks.write(self.inode, offset, data)
 
-    async def write(self, offset: int, data: memoryview) -> None:
+    async def write(self, handle: Handle, offset: int, data: memoryview) -> None:
         """Writes at an offset; the bytes may still be on their way on return."""
         async with self._runtime.lock(self._lock_key):
+            await self._need_session(handle)
             await self._buffer.write(offset, data)
             self._written_end = max(self._written_end, offset + len(data))
             self._mtime_ns = self._runtime.clock.wall_ns()
             self._reported = False
+
+    async def _need_session(self, handle: Handle) -> None:
+        """Begins the session again that an earlier flush ended. The right was checked at open."""
+        if not handle.session_open:
+            reply = await self._meta.change(services.META_OPEN, meta_pb2.OpenRequest(
+                inode_id=handle.inode_id, write=True, session_id=handle.session_id))
+            self.refresh(reply.inode)
+            handle.session_open = True
 
     async def read(self, offset: int, size: int) -> memoryview:
         """Up to `size` bytes from `offset`, short at the end of the file."""
@@ -112,13 +122,18 @@ class OpenFile:
             await self._chunks.read(self.inode, offset, buffer)
         return buffer
 
-    async def flush(self, session_id: bytes) -> None:
-        """Everything has reached the chains, and the length the metadata service."""
+    async def flush(self, handle: Handle | None) -> None:
+        """Everything has reached the chains, and the length the metadata service.
+
+        On close(2) the report also ends the session: most files are not written again through
+        the same handle, and those that are (dup(2)) begin it anew.
+        """
         async with self._runtime.lock(self._lock_key):
             await self._buffer.drain()
-            await self._report(session_id)
+            if not self._reported and handle is not None:
+                await self._end_session(handle)
 
-    async def fsync(self, session_id: bytes) -> None:
+    async def fsync(self, handle: Handle | None) -> None:
         """As flush, and durable against power loss on every replica."""
         async with self._runtime.lock(self._lock_key):
             await self._buffer.drain()
@@ -129,43 +144,57 @@ class OpenFile:
             except FsError:
                 self._dirty_chains |= chains
                 raise
-            await self._report(session_id)
+            if not self._reported and handle is not None:
+                await self._need_session(handle)
+                reply = await self._meta.change(services.META_FSYNC, meta_pb2.FsyncRequest(
+                    inode_id=self.inode.inode_id, session_id=handle.session_id,
+                    hint=self._hint()))
+                self._reported = True
+                self.refresh(reply.inode)
 
     def _hint(self) -> meta_pb2.LengthHint:
         return meta_pb2.LengthHint(
             length=self._written_end, truncate_version=self.inode.truncate_version,
             mtime_ns=0 if self._reported else self._mtime_ns)
 
-    async def _report(self, session_id: bytes) -> None:
-        if self._reported or not session_id:
-            return
-        reply = await self._meta.change(services.META_FSYNC, meta_pb2.FsyncRequest(
-            inode_id=self.inode.inode_id, session_id=session_id, hint=self._hint()))
+    async def _end_session(self, handle: Handle) -> None:
+        """Closes the session with the last report, also if the service lost it meanwhile."""
+        request = meta_pb2.CloseRequest(
+            inode_id=self.inode.inode_id, session_id=handle.session_id, hint=self._hint())
+        try:
+            await self._need_session(handle)
+            reply = await self._meta.change(services.META_CLOSE, request)
+        except FsError as failure:
+            if failure.kind != Kind.NO_SESSION:
+                raise
+            handle.session_open = False
+            await self._need_session(handle)
+            reply = await self._meta.change(services.META_CLOSE, request)
+        handle.session_open = False
         self._reported = True
         self.refresh(reply.inode)
 
-    async def close(self, session_id: bytes) -> None:
-        """Ends a write session with the last report."""
+    async def close(self, handle: Handle) -> None:
+        """The handle is gone. Raises what its last writes could not do."""
         async with self._runtime.lock(self._lock_key):
-            failure: FsError | None = None
             try:
                 await self._buffer.drain()
-            except FsError as problem:
-                failure = problem
-            try:
-                await self._meta.change(services.META_CLOSE, meta_pb2.CloseRequest(
-                    inode_id=self.inode.inode_id, session_id=session_id, hint=self._hint()))
-                self._reported = True
-            except FsError as problem:
-                if problem.kind != Kind.STALE_HANDLE:
-                    raise
-            if failure is not None:
-                raise failure
+            finally:
+                if handle.session_open or not self._reported:
+                    await self._end_session(handle)
 
-    async def truncate(self, request: meta_pb2.TruncateRequest) -> meta_pb2.Inode:
-        """Changes the length after all buffered writes; returns the inode."""
+    async def truncate(
+        self, request: meta_pb2.TruncateRequest, handle: Handle | None
+    ) -> meta_pb2.Inode:
+        """Changes the length after all buffered writes; returns the inode.
+
+        With a write handle the right was checked at open, otherwise the credential decides.
+        """
         async with self._runtime.lock(self._lock_key):
             await self._buffer.drain()
+            if handle is not None:
+                await self._need_session(handle)
+                request.session_id = handle.session_id
             request.hint.CopyFrom(self._hint())
             reply = await self._meta.change(services.META_TRUNCATE, request)
             self._written_end = 0

@@ -98,7 +98,7 @@ class Operations:
             file = self._files.get(request.inode_id)
             if file is not None:
                 # Times set by hand must not be overtaken by the report of an earlier write.
-                await file.flush(self._write_session(request.inode_id))
+                await file.flush(self._writer(request.inode_id))
             inode = (await self._meta.change(services.META_SET_ATTR, request)).inode
         if inode is None:
             return await self.getattr(request.inode_id)
@@ -108,19 +108,19 @@ class Operations:
         self, credential: common_pb2.Credential, inode_id: int, length: int, handle: int = 0
     ) -> meta_pb2.Inode:
         """Changes the length, by an open handle or by permission."""
-        session = self._handles[handle].session_id if handle in self._handles else b""
         request = meta_pb2.TruncateRequest(
-            credential=credential, inode_id=inode_id, length=length, session_id=session)
+            credential=credential, inode_id=inode_id, length=length)
         file = self._files.get(inode_id)
         if file is None:
             return (await self._meta.change(services.META_TRUNCATE, request)).inode
-        request.session_id = session or self._write_session(inode_id)
-        return await file.truncate(request)
+        known = self._handles.get(handle)
+        return await file.truncate(request, known if known and known.writable else None)
 
-    def _write_session(self, inode_id: int) -> bytes:
+    def _writer(self, inode_id: int) -> Handle | None:
+        """A handle of this client that may write the file."""
         file = self._files.get(inode_id)
-        sessions = [h.session_id for h in file.handles.values() if h.writable] if file else []
-        return sessions[0] if sessions else b""
+        writers = [handle for handle in file.handles.values() if handle.writable] if file else []
+        return writers[0] if writers else None
 
     async def mkdir(
         self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int
@@ -197,7 +197,7 @@ class Operations:
             return self._new_handle(inode, flags, b""), self._overlay(inode)
         file = self._files.get(inode_id)
         if file is not None and flags.truncate:
-            await file.flush(self._write_session(inode_id))
+            await file.flush(self._writer(inode_id))
         session = self._runtime.entropy.token(16) if flags.write else b""
         inode = await self._open_remote(credential, inode_id, flags, session)
         return self._new_handle(inode, flags, session), self._overlay(inode)
@@ -222,7 +222,7 @@ class Operations:
         number = self._next_handle
         self._next_handle += 1
         handle = Handle(number, inode.inode_id, flags.read, flags.write, session_id,
-                        self._runtime.clock.now())
+                        self._runtime.clock.now(), session_open=bool(session_id))
         self._handles[number] = file.handles[number] = handle
         return number
 
@@ -241,27 +241,27 @@ class Operations:
         known, file = self._open_file(handle)
         if not known.writable:
             raise FsError(Kind.NO_SESSION, "the handle is not open for writing", str(handle))
-        await file.write(offset, data)
+        await file.write(known, offset, data)
         return len(data)
 
     async def flush(self, handle: int) -> None:
         """close(2) of one descriptor: what was written is there for whoever opens next."""
         known, file = self._open_file(handle)
-        await file.flush(known.session_id)
+        await file.flush(known if known.writable else self._writer(known.inode_id))
 
     async def fsync(self, handle: int) -> None:
         """Durable on every replica."""
         known, file = self._open_file(handle)
-        await file.fsync(known.session_id or self._write_session(known.inode_id))
+        await file.fsync(known if known.writable else self._writer(known.inode_id))
 
     async def release(self, handle: int) -> None:
         """The last descriptor of a handle is gone."""
         known, file = self._open_file(handle)
         del self._handles[handle]
         try:
-            if known.session_id:
-                await file.close(known.session_id)
-            elif known.registered:
+            if known.writable:
+                await file.close(known)
+            if known.registered:
                 await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
                     sessions=[self._session_of(known)]))
         finally:
@@ -272,24 +272,23 @@ class Operations:
     # Keeping files that are open.
 
     def _session_of(self, handle: Handle) -> meta_pb2.Session:
-        session_id = handle.session_id or handle.number.to_bytes(16, "little")
         return meta_pb2.Session(
-            client_id=self._meta.client_id, session_id=session_id,
-            inode_id=handle.inode_id, write=handle.writable)
+            client_id=self._meta.client_id, session_id=handle.number.to_bytes(16, "little"),
+            inode_id=handle.inode_id, write=False)
 
     async def hold_once(self) -> None:
-        """Registers read handles that have been open for a while. Called now and then."""
+        """Registers handles without a session that have been open for a while."""
         old = self._runtime.clock.now() - self._hold_seconds
         await self._hold([
             handle for handle in self._handles.values()
-            if not handle.session_id and not handle.registered and handle.opened_at < old])
+            if not handle.session_open and not handle.registered and handle.opened_at < old])
 
     async def _keep_if_open(self, inode: meta_pb2.Inode) -> None:
         file = self._files.get(inode.inode_id)
         if file is not None and inode.nlink == 0 and inode.type == meta_pb2.REGULAR:
             await self._hold([
                 handle for handle in file.handles.values()
-                if not handle.session_id and not handle.registered])
+                if not handle.session_open and not handle.registered])
 
     async def _hold(self, handles: Sequence[Handle]) -> None:
         if not handles:

@@ -6,12 +6,13 @@ be repeated, so that collectors of several servers only cost each other conflict
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import msgspec
 
 from luciole.errors import FsError
-from luciole.kv.interface import KeyValueStore, Transaction
+from luciole.kv.interface import KeyValue, KeyValueStore
 from luciole.log import get_logger
 from luciole.meta.core import garbage, length, lookup, schema, sessions, truncate
 from luciole.meta.ports import Chunks, Cluster
@@ -57,10 +58,20 @@ class Collector:
         done = Collected()
         await self._drop_dead_clients(done)
         await self._each(schema.ORPHAN, self._condemn, done)
-        await self._each(schema.GARBAGE, self._free, done)
+        await self._free_all(done)
         await self._each(schema.TRIM, self._trim, done)
         await self._each(schema.UNREPORTED, self._recover_length, done)
         return done
+
+    async def _pages(self, list_prefix: bytes) -> AsyncIterator[list[KeyValue]]:
+        after = b""
+        while True:
+            rows = await self._kv.run(
+                partial(garbage.page_of_list, list_prefix=list_prefix, after=after, limit=PAGE))
+            yield rows
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].key
 
     async def _each(
         self,
@@ -68,11 +79,7 @@ class Collector:
         step: Callable[[bytes, bytes, Collected], Awaitable[None]],
         done: Collected,
     ) -> None:
-        after = b""
-        while True:
-            position = after
-            rows = await self._kv.run(
-                lambda txn: garbage.page_of_list(txn, list_prefix, position, PAGE))  # noqa: B023
+        async for rows in self._pages(list_prefix):
             for row in rows:
                 try:
                     await step(row.key, row.value, done)
@@ -80,9 +87,6 @@ class Collector:
                     done.failures += 1
                     log.info("collect_later", list=list_prefix.decode(),
                              inode=schema.inode_id_of(row.key), error=str(failure))
-            if len(rows) < PAGE:
-                return
-            after = rows[-1].key
 
     async def _condemn(self, key: bytes, value: bytes, done: Collected) -> None:
         before_ns = self._runtime.clock.wall_ns() - self._grace_ns
@@ -92,15 +96,19 @@ class Collector:
         done.condemned += await self._kv.run(
             lambda txn: garbage.condemn(txn, inode_id, before_ns))
 
-    async def _free(self, key: bytes, value: bytes, done: Collected) -> None:
-        inode = schema.decode(value, meta_pb2.Inode, repr(key))
-        await self._chunks.remove_all(inode)
-
-        async def body(txn: Transaction) -> None:
-            garbage.forget(txn, inode.inode_id)
-
-        await self._kv.run(body)
-        done.freed += 1
+    async def _free_all(self, done: Collected) -> None:
+        """Frees the garbage list by pages: one message per chain and page."""
+        async for rows in self._pages(schema.GARBAGE):
+            inodes = [schema.decode(row.value, meta_pb2.Inode, repr(row.key)) for row in rows]
+            try:
+                await self._chunks.remove_all(inodes)
+                await self._kv.run(
+                    partial(garbage.forget, inode_ids=[inode.inode_id for inode in inodes]))
+            except FsError as failure:
+                done.failures += len(rows)
+                log.info("free_later", files=len(rows), error=str(failure))
+                return
+            done.freed += len(rows)
 
     async def _inode(self, key: bytes) -> meta_pb2.Inode:
         """The inode that a list's key names; an empty one when it is gone."""

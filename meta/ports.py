@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from luciole.proto import meta_pb2
@@ -16,8 +17,8 @@ class Chunks(Protocol):
     async def data_end(self, inode: meta_pb2.Inode) -> int:
         """The end of the last byte that any chain holds of the file."""
 
-    async def remove_all(self, inode: meta_pb2.Inode) -> None:
-        """Removes every chunk of a file."""
+    async def remove_all(self, inodes: Sequence[meta_pb2.Inode]) -> None:
+        """Removes every chunk of files whose recorded length is exact."""
 
 
 class Cluster(Protocol):

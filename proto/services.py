@@ -885,9 +885,9 @@ STORAGE_QUERY_VERSION: Method[storage_pb2.QueryVersionRequest, storage_pb2.Query
     "Storage", "QueryVersion", "query_version", 3, 4,
     storage_pb2.QueryVersionRequest, storage_pb2.QueryVersionReply,
 )
-STORAGE_REMOVE_RANGE: Method[storage_pb2.RemoveRangeRequest, storage_pb2.RemoveRangeReply] = Method(
-    "Storage", "RemoveRange", "remove_range", 3, 5,
-    storage_pb2.RemoveRangeRequest, storage_pb2.RemoveRangeReply,
+STORAGE_REMOVE_RANGES: Method[storage_pb2.RemoveRangesRequest, storage_pb2.RemoveRangesReply] = Method(
+    "Storage", "RemoveRanges", "remove_ranges", 3, 5,
+    storage_pb2.RemoveRangesRequest, storage_pb2.RemoveRangesReply,
 )
 STORAGE_SYNC: Method[storage_pb2.SyncRequest, common_pb2.Empty] = Method(
     "Storage", "Sync", "sync", 3, 6,
@@ -906,7 +906,7 @@ STORAGE = _service("Storage", 3, (
     STORAGE_FORWARD,
     STORAGE_READ,
     STORAGE_QUERY_VERSION,
-    STORAGE_REMOVE_RANGE,
+    STORAGE_REMOVE_RANGES,
     STORAGE_SYNC,
     STORAGE_LIST_CHUNKS,
     STORAGE_SYNC_DONE,
@@ -932,9 +932,9 @@ class StorageService(Protocol):
         self, request: storage_pb2.QueryVersionRequest, call: Call
     ) -> storage_pb2.QueryVersionReply: ...
 
-    async def remove_range(
-        self, request: storage_pb2.RemoveRangeRequest, call: Call
-    ) -> storage_pb2.RemoveRangeReply: ...
+    async def remove_ranges(
+        self, request: storage_pb2.RemoveRangesRequest, call: Call
+    ) -> storage_pb2.RemoveRangesReply: ...
 
     async def sync(
         self, request: storage_pb2.SyncRequest, call: Call
@@ -1011,17 +1011,17 @@ class StorageStub:
             timeout=timeout, payload=payload, sink=sink,
         )
 
-    async def remove_range(
+    async def remove_ranges(
         self,
-        request: storage_pb2.RemoveRangeRequest,
+        request: storage_pb2.RemoveRangesRequest,
         *,
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
-        sink: Callable[[storage_pb2.RemoveRangeReply], Sequence[memoryview]] | None = None,
-    ) -> storage_pb2.RemoveRangeReply:
-        """Calls Storage.RemoveRange."""
+        sink: Callable[[storage_pb2.RemoveRangesReply], Sequence[memoryview]] | None = None,
+    ) -> storage_pb2.RemoveRangesReply:
+        """Calls Storage.RemoveRanges."""
         return await self.caller.call(
-            STORAGE_REMOVE_RANGE, request,
+            STORAGE_REMOVE_RANGES, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

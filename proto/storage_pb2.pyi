@@ -159,25 +159,31 @@ class QueryVersionReply(_message.Message):
     committed_version: int
     def __init__(self, found: _Optional[bool] = ..., committed_version: _Optional[int] = ...) -> None: ...
 
-class RemoveRangeRequest(_message.Message):
-    __slots__ = ("chain", "begin", "end", "limit")
-    CHAIN_FIELD_NUMBER: _ClassVar[int]
+class ChunkRange(_message.Message):
+    __slots__ = ("begin", "end")
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_FIELD_NUMBER: _ClassVar[int]
-    chain: VersionedChain
     begin: bytes
     end: bytes
-    limit: int
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., begin: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+    def __init__(self, begin: _Optional[bytes] = ..., end: _Optional[bytes] = ...) -> None: ...
 
-class RemoveRangeReply(_message.Message):
-    __slots__ = ("removed", "more")
+class RemoveRangesRequest(_message.Message):
+    __slots__ = ("chain", "ranges", "limit")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    ranges: _containers.RepeatedCompositeFieldContainer[ChunkRange]
+    limit: int
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[ChunkRange, _Mapping]]] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class RemoveRangesReply(_message.Message):
+    __slots__ = ("removed", "ranges_done")
     REMOVED_FIELD_NUMBER: _ClassVar[int]
-    MORE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_DONE_FIELD_NUMBER: _ClassVar[int]
     removed: int
-    more: bool
-    def __init__(self, removed: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
+    ranges_done: int
+    def __init__(self, removed: _Optional[int] = ..., ranges_done: _Optional[int] = ...) -> None: ...
 
 class SyncRequest(_message.Message):
     __slots__ = ("chains",)

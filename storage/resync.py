@@ -18,7 +18,7 @@ from luciole.routing import RoutingTable, serving_targets, successor
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica, Staged
-from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState
+from luciole.storage.engine.interface import ChunkState
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.service import chunk_info
 from luciole.storage.targets import Target, Targets
@@ -130,7 +130,7 @@ class Resync:
         async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
             state = await target.engine.state(chunk_id)
             if state is not None and state.pending is not None:
-                state = await self._replica.settle(target, state, CHUNK_SIZE_MAX, call)
+                state = await self._replica.settle(target, state, call)
             staged = await self._whole(target, state, chunk_id)
             await self._replica.send_whole(stub, chain, staged, call)
 
@@ -140,8 +140,7 @@ class Resync:
         if state is None or state.committed is None:
             io = storage_pb2.WriteIO(chunk_id=chunk_id, kind=storage_pb2.REMOVE)
             return Staged(io, 0, 0, memoryview(b""))
-        io, data = await self._replica.whole_chunk(
-            target, state, CHUNK_SIZE_MAX, pending=False)
+        io, data = await self._replica.whole_chunk(target, state, pending=False)
         return Staged(io, state.committed.number, 0, data)
 
 

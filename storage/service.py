@@ -123,18 +123,25 @@ class StorageService:
         return storage_pb2.ForwardReply(
             result=storage_pb2.WriteResult(version=version.number, length=version.length))
 
-    async def remove_range(
-        self, request: storage_pb2.RemoveRangeRequest, call: Call
-    ) -> storage_pb2.RemoveRangeReply:
+    async def remove_ranges(
+        self, request: storage_pb2.RemoveRangesRequest, call: Call
+    ) -> storage_pb2.RemoveRangesReply:
         """Removes chunks one by one through the chain, so that every replica agrees."""
         target = await self._head(request.chain)
         limit = min(request.limit or LIST_MAX, LIST_MAX)
-        states, more = await target.engine.list(request.begin, request.end or None, limit)
-        for state in states:
-            io = storage_pb2.WriteIO(
-                chain=request.chain, chunk_id=state.chunk_id, kind=storage_pb2.REMOVE)
-            await self.replica.write(target, io, memoryview(b""), call)
-        return storage_pb2.RemoveRangeReply(removed=len(states), more=more)
+        reply = storage_pb2.RemoveRangesReply()
+        for wanted in request.ranges:
+            states, more = await target.engine.list(
+                wanted.begin, wanted.end, limit - reply.removed)
+            for state in states:
+                io = storage_pb2.WriteIO(
+                    chain=request.chain, chunk_id=state.chunk_id, kind=storage_pb2.REMOVE)
+                await self.replica.write(target, io, memoryview(b""), call)
+            reply.removed += len(states)
+            if more or reply.removed >= limit:
+                break
+            reply.ranges_done += 1
+        return reply
 
     async def sync(self, request: storage_pb2.SyncRequest, call: Call) -> common_pb2.Empty:
         """Makes what was acknowledged on these chains durable here."""

@@ -9,7 +9,7 @@ of the caller's buffer, reads are received into slices of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -285,32 +285,38 @@ class ChunkClient:
             if not reply.more:
                 return furthest
 
-    async def remove_all(self, inode: meta_pb2.Inode) -> None:
-        """Removes every chunk of a file."""
-        await self._remove_from(inode, 0)
+    async def remove_all(self, inodes: Sequence[meta_pb2.Inode]) -> None:
+        """Removes every chunk of files whose recorded length is exact."""
+        ranges: dict[int, list[storage_pb2.ChunkRange]] = {}
+        for inode in inodes:
+            chunks = -(-inode.length // inode.layout.chunk_size)
+            for chain_id in self.chains(inode.layout)[:chunks]:
+                ranges.setdefault(chain_id, []).append(_range(inode.inode_id, 0))
+        await self._remove(ranges)
 
     async def _remove_from(self, inode: meta_pb2.Inode, index: int) -> None:
-        begin, end = chunks_from(inode.inode_id, index)
+        gone = _range(inode.inode_id, index)
+        await self._remove({chain_id: [gone] for chain_id in self.chains(inode.layout)})
+
+    async def _remove(self, ranges: dict[int, list[storage_pb2.ChunkRange]]) -> None:
         await self._runtime.gather([
-            partial(self._remove_range, chain_id, begin, end)
-            for chain_id in self.chains(inode.layout)
+            partial(self._remove_on, chain_id, wanted) for chain_id, wanted in ranges.items()
         ])
 
-    async def _remove_range(self, chain_id: int, begin: bytes, end: bytes) -> None:
-        async def page(_: int) -> bool:
+    async def _remove_on(self, chain_id: int, ranges: list[storage_pb2.ChunkRange]) -> None:
+        async def page(_: int) -> int:
             table = self._routing.current()
             chain = table.chain(chain_id)
             stub = self._connections.storage(table.node_of(head(chain)))
-            reply = await stub.remove_range(
-                storage_pb2.RemoveRangeRequest(
-                    chain=_versioned(chain), begin=begin, end=end, limit=REMOVE_PAGE),
+            reply = await stub.remove_ranges(
+                storage_pb2.RemoveRangesRequest(
+                    chain=_versioned(chain), ranges=ranges, limit=REMOVE_PAGE),
                 timeout=self._attempt_seconds)
-            return reply.more
+            return reply.ranges_done
 
-        while await retrying(
-            self._runtime, self._runtime.clock.now() + self._total_seconds, page, self._reroute
-        ):
-            pass
+        while ranges:
+            deadline = self._runtime.clock.now() + self._total_seconds
+            ranges = ranges[await retrying(self._runtime, deadline, page, self._reroute):]
 
     async def sync(self, chain_ids: Iterable[int]) -> None:
         """Makes everything acknowledged on these chains durable on all their serving replicas."""
@@ -340,6 +346,11 @@ class ChunkClient:
     ) -> common_pb2.Empty:
         return await self._connections.storage(node).sync(
             request, timeout=self._attempt_seconds)
+
+
+def _range(inode_id: int, index: int) -> storage_pb2.ChunkRange:
+    begin, end = chunks_from(inode_id, index)
+    return storage_pb2.ChunkRange(begin=begin, end=end)
 
 
 def _versioned(chain: mgmtd_pb2.Chain) -> storage_pb2.VersionedChain:

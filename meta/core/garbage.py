@@ -8,6 +8,8 @@ repeated, by any server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from luciole.errors import Kind, require
 from luciole.kv.interface import KeyValue, Transaction, key_after, prefix_end
 from luciole.meta.core import schema
@@ -34,6 +36,8 @@ async def condemn(txn: Transaction, inode_id: int, before_ns: int) -> bool:
     begin, end = schema.session_range(inode_id)
     if inode.unlinked_ns > before_ns or await txn.get_range(begin, end, limit=1):
         return False
+    if await txn.get(schema.listed_key(schema.UNREPORTED, inode_id)) is not None:
+        return False  # its recorded length is not exact yet, and tells where its chunks are
     txn.clear(schema.inode_key(inode_id))
     txn.clear(orphan)
     txn.clear(schema.listed_key(schema.TRIM, inode_id))
@@ -43,6 +47,7 @@ async def condemn(txn: Transaction, inode_id: int, before_ns: int) -> bool:
     return True
 
 
-def forget(txn: Transaction, inode_id: int) -> None:
+async def forget(txn: Transaction, inode_ids: Sequence[int]) -> None:
     """The chunks are gone."""
-    txn.clear(schema.listed_key(schema.GARBAGE, inode_id))
+    for inode_id in inode_ids:
+        txn.clear(schema.listed_key(schema.GARBAGE, inode_id))

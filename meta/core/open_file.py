@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, length, schema, sessions
+from luciole.meta.core import access, inodes, length, sessions
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
 
@@ -70,13 +70,14 @@ async def fsync(
 async def close(
     txn: Transaction, request: meta_pb2.CloseRequest
 ) -> meta_pb2.InodeReply:
-    """Ends a session with its last report. A session that ended already is no error.
+    """Ends a session with its last report; without a report an unknown session is no error.
 
-    The report of a session that is gone is void: its client was taken for dead.
+    Raises FsError NO_SESSION when there is a report and its session was dropped.
     """
     inode = await inodes.load_record(txn, request.inode_id)
-    key = schema.session_key(request.inode_id, request.session_id)
-    if await txn.get(key) is not None and length.apply_hint(inode, request.hint):
+    if request.hint.mtime_ns:
+        await sessions.need(txn, request.inode_id, request.session_id)
+    if length.apply_hint(inode, request.hint):
         inodes.store(txn, inode)
     sessions.end(
         txn, request.request_id.client_id, request.inode_id, request.session_id)

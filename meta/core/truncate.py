@@ -22,9 +22,9 @@ async def truncate(
         raise FsError(Kind.INVALID_ARGUMENT, "only regular files have a length")
     if request.session_id:
         await sessions.need(txn, request.inode_id, request.session_id)
-        length.apply_hint(inode, request.hint)
     else:
         access.check_access(inode, request.credential, access.WRITE)
+    length.apply_hint(inode, request.hint)
     if inode.trim_pending and request.length > inode.length:
         raise FsError(Kind.BUSY, "an earlier cut is still being cleaned up",
                       f"inode {inode.inode_id}")

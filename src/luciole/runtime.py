@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -125,9 +126,10 @@ class ThreadRuntime:
         return _ThreadSignal()
 
     async def gather(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-        """Runs the first call here and every other on a thread of its own."""
+        """Runs the first call here and every other on a thread of trio's cache."""
         results: list[Any] = [None] * len(calls)
         failures: list[BaseException] = []
+        ended = threading.Semaphore(0)
 
         def run(index: int) -> None:
             async def body() -> T:
@@ -138,13 +140,15 @@ class ThreadRuntime:
             except BaseException as failure:
                 failures.append(failure)
 
-        threads = [threading.Thread(target=run, args=(i,)) for i in range(1, len(calls))]
-        for thread in threads:
-            thread.start()
+        def end(_: object) -> None:
+            ended.release()
+
+        for index in range(1, len(calls)):
+            trio.lowlevel.start_thread_soon(partial(run, index), end)
         if calls:
             run(0)
-        for thread in threads:
-            thread.join()
+        for _ in range(1, len(calls)):
+            ended.acquire()
         if failures:
             raise failures[0]
         return results

@@ -170,14 +170,15 @@ class MemoryEngine(BlockEngine):
         assert offset < record.committed.length
         self._memory_disk.flip(record.committed.block, offset)
 
-    def power_loss(self, *, records_survive: bool = False) -> None:
+    def power_loss(self, *, records_survive: bool = False, bytes_survive: bool = False) -> None:
         """The power fails and comes back; the engine has recovered when this returns.
 
         Args:
-            records_survive: the metadata written since the last sync happened to reach the disk,
-                and the bytes did not; without, neither did.
+            records_survive: the metadata written since the last sync happened to reach the disk.
+            bytes_survive: the bytes written since the last sync did.
         """
-        self._memory_disk.lose()
+        if not bytes_survive:
+            self._memory_disk.lose()
         if not records_survive:
             self._memory_store.lose()
         self._recover()

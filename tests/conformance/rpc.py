@@ -88,10 +88,10 @@ class StorageHandler:
     ) -> storage_pb2.QueryVersionReply:
         raise FsError(Kind.CHAIN_VERSION_MISMATCH, "version 7 is current: é", "chain 3")
 
-    async def remove_range(
-        self, request: storage_pb2.RemoveRangeRequest, call: Call
-    ) -> storage_pb2.RemoveRangeReply:
-        return storage_pb2.RemoveRangeReply(removed=request.limit // 0)
+    async def remove_ranges(
+        self, request: storage_pb2.RemoveRangesRequest, call: Call
+    ) -> storage_pb2.RemoveRangesReply:
+        return storage_pb2.RemoveRangesReply(removed=request.limit // 0)
 
     async def sync(self, request: storage_pb2.SyncRequest, call: Call) -> common_pb2.Empty:
         self.entered.set()
@@ -243,7 +243,7 @@ class RpcConformance:
         self, port: int, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async def body(caller: Caller, runtime: Runtime) -> None:
-            await StorageStub(caller).remove_range(storage_pb2.RemoveRangeRequest())
+            await StorageStub(caller).remove_ranges(storage_pb2.RemoveRangesRequest())
 
         error = self.refused(port, body)
         assert error.kind == Kind.INTERNAL

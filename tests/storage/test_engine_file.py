@@ -330,6 +330,8 @@ def test_a_failing_disk_is_reported(tmp_path: Path) -> None:
             attempt()
         assert raised.value.kind == Kind.DISK_FAILED
         assert raised.value.subject == str(path)
+    # The block that the refused update had taken was given back.
+    assert drive(engine.space()).used == 65536
     engine.close()
 
 
