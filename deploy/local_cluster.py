@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import msgspec
@@ -29,13 +30,14 @@ from luciole.deploy.output import Reporter
 from luciole.deploy.processes import Child, ProcessRecord
 from luciole.errors import FsError, Kind, Retry
 from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2
-from luciole.proto.services import META_STAT
+from luciole.proto.services import Caller, MetaStub
 from luciole.runtime import drive
 
 POLL_SECONDS = 0.1
 ASK_SECONDS = 2.0
 ROOT_INODE = 1
 PROBLEMS_SHOWN = 4
+STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ class Watch:
 
 
 def meta_problems(
-    caller: Callable[[tuple[str, int]], object], status: mgmtd_pb2.StatusReply
+    caller: Callable[[tuple[str, int]], Caller], status: mgmtd_pb2.StatusReply
 ) -> list[str]:
     """Metadata services that do not answer a question."""
     found = []
@@ -277,8 +279,8 @@ def meta_problems(
         node = entry.node
         if node.kind == mgmtd_pb2.META and node.state == mgmtd_pb2.CONNECTED:
             try:
-                drive(caller((node.host, node.rpc_port)).call(  # type: ignore[attr-defined]
-                    META_STAT, meta_pb2.StatRequest(inode_id=ROOT_INODE), timeout=ASK_SECONDS))
+                drive(MetaStub(caller((node.host, node.rpc_port))).stat(
+                    meta_pb2.StatRequest(inode_id=ROOT_INODE), timeout=ASK_SECONDS))
             except FsError as failure:
                 found.append(f"meta node {node.node_id} does not answer: {failure}")
     return found
@@ -293,15 +295,17 @@ def up(
     a failed `up` leaves what it found.
     """
     report("starting")
-    file = prepare(directory, shape)
-    started = start(directory, file)
-    watch = Watch(directory, file, started)
-    try:
-        return file, watch.wait(seconds, report)
-    except FsError as failure:
-        if failure.kind == Kind.UNAVAILABLE:
-            _stop(directory, list(started), 10.0)
-        raise
+    chooses = not directory.exists and shape.port_base is None
+    with ports.choosing(seconds) if chooses else nullcontext():
+        file = prepare(directory, shape)
+        started = start(directory, file)
+        watch = Watch(directory, file, started)
+        try:
+            return file, watch.wait(seconds, report)
+        except FsError as failure:
+            if failure.kind == Kind.UNAVAILABLE:
+                _stop(directory, list(started), STOP_SECONDS)
+            raise
 
 
 def _stop(directory: ClusterDirectory, names: list[str], seconds: float) -> list[str]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from luciole.errors import FsError, Kind
 
 FIRST_BASE = 7400
 LAST_BASE = 32_000  # below what kernels hand out by themselves
 BLOCK_STEP = 20
+POLL_SECONDS = 0.1
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -39,3 +47,28 @@ def check_free(port: int, host: str, service: str) -> None:
         raise FsError(Kind.UNAVAILABLE, f"port {port} is in use by another program and {service} "
                       f"needs it: stop that program (`ss -ltnp 'sport = :{port}'` shows it), or "
                       "choose other ports with --port-base", f"{host}:{port}")
+
+
+@contextmanager
+def choosing(seconds: float) -> Iterator[None]:
+    """Keeps other clusters of this user from choosing ports until ours listens on its own.
+
+    Raises FsError BUSY when another takes longer than `seconds`.
+    """
+    path = Path(tempfile.gettempdir()) / f"luciole-ports-{os.getuid()}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as failure:
+                if time.monotonic() > deadline:
+                    raise FsError(
+                        Kind.BUSY, "another cluster is being made and still chooses its ports: "
+                        "try again, or choose with --port-base") from failure
+                time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
