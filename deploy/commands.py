@@ -16,7 +16,7 @@ from luciole.deploy.output import answers, notes, print_json, progress
 from luciole.errors import FsError, Kind
 from luciole.log import configure
 
-Commands = argparse._SubParsersAction  # noqa: SLF001  (argparse gives the type no public name)
+Commands = argparse._SubParsersAction
 
 
 def seconds(text: str) -> float:

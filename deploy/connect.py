@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from luciole.rpc.tcp_client import BlockingCaller
-
 from luciole.client.remote.connections import Connections
 from luciole.client.session import Client
 from luciole.config import ClientConfig, load
 from luciole.deploy.cluster_directory import ClusterDirectory
 from luciole.proto.services import Caller
+from luciole.rpc.tcp_client import BlockingCaller
 from luciole.runtime import ThreadRuntime
 
 DEFAULT_DIRECTORY = "cluster"
