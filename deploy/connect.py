@@ -33,9 +33,9 @@ def client_config(args: argparse.Namespace) -> ClientConfig:
     return ClusterDirectory(Path(args.dir)).client_config()
 
 
-def open_client(config: ClientConfig) -> Client:
+def open_client(config: ClientConfig, runtime: ThreadRuntime | None = None) -> Client:
     """A client whose coroutines never suspend (runtime.drive). Nothing is sent yet."""
     def connect(address: tuple[str, int]) -> Caller:
         return BlockingCaller(address, cluster_id=config.cluster_id, name="command line")
 
-    return Client(config, ThreadRuntime(), Connections(connect), kind="cli")
+    return Client(config, runtime or ThreadRuntime(), Connections(connect), kind="cli")

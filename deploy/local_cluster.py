@@ -27,7 +27,7 @@ from luciole.deploy.connect import open_client
 from luciole.deploy.health import chain_problems, node_problems, resync_progress
 from luciole.deploy.output import Reporter
 from luciole.deploy.processes import Child, ProcessRecord
-from luciole.errors import FsError, Kind
+from luciole.errors import FsError, Kind, Retry
 from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2
 from luciole.proto.services import META_STAT
 from luciole.runtime import drive
@@ -239,8 +239,8 @@ class Watch:
             drive(self._client.manager.call(
                 lambda stub: stub.create_chains(request, timeout=ASK_SECONDS)))
         except FsError as failure:
-            # A lost answer to an earlier try.
-            if failure.kind != Kind.EXISTS:
+            # The answer to an earlier try may have been lost; the next look tells.
+            if failure.kind != Kind.EXISTS and failure.facts.retry is Retry.NEVER:
                 raise
 
     def _report_chains(self, status: mgmtd_pb2.StatusReply, report: Reporter) -> None:

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -249,10 +250,10 @@ def take_down(
     for pid_file in directory.mount_pid_files():
         record = processes.read_record(pid_file)
         if record is not None:
-            _detach(Path(record.mount_point), note)
+            if _detach(Path(record.mount_point), note):
+                processes.send(record, signal.SIGTERM)
             records.append(record)
         pid_file.unlink(missing_ok=True)
-    # Unmounting ends an idle daemon by itself; a detached one must be told.
     deadline = time.monotonic() + seconds / 2
     left = [record for record in records
             if not processes.wait_end(record, deadline - time.monotonic())]
@@ -262,11 +263,16 @@ def take_down(
     return killed
 
 
-def _detach(mount_point: Path, note: Callable[[str], None]) -> None:
+def _detach(mount_point: Path, note: Callable[[str], None]) -> bool:
+    """Unmounts; returns whether the daemon must be told, since its mount was in use."""
     if not is_mounted(mount_point) or clear_stale(mount_point):
-        return
+        return False
     try:
         _fusermount(mount_point, lazy=False)
     except FsError as failure:
-        note(f"{mount_point} was in use and has been detached ({failure.message})")
+        if failure.kind != Kind.BUSY:
+            raise
+        note(f"{mount_point} was in use: programs that use it lose it")
         _fusermount(mount_point, lazy=True)
+        return True
+    return False
