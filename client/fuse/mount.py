@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyfuse3
 import trio
-from luciole.rpc.tcp_client import TrioCaller
 
 from luciole.client.fuse.mount_table import device_of_mount
 from luciole.client.fuse.pyfuse3_binding import Pyfuse3Binding
@@ -18,6 +17,7 @@ from luciole.config import ClientConfig
 from luciole.errors import FsError, Kind
 from luciole.log import get_logger
 from luciole.proto.services import Caller
+from luciole.rpc.tcp_client import TrioCaller
 from luciole.runtime import TrioRuntime
 
 log = get_logger("mount")
