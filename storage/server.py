@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import trio
-from luciole.storage.engine.file import FileEngine
 
 from luciole.client.remote.node import Node, cluster_config
 from luciole.config import StorageConfig
@@ -17,6 +16,7 @@ from luciole.process import Loop, run_loops
 from luciole.proto import mgmtd_pb2, services
 from luciole.rpc.serving import serving
 from luciole.runtime import ThreadRuntime
+from luciole.storage.engine.file import FileEngine
 from luciole.storage.fencing import LateFence
 from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
