@@ -6,77 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from luciole.deploy import mounts, processes
-from luciole.deploy.cluster_directory import ClusterDirectory
 from luciole.kv.embedded import EmbeddedStore
 from luciole.kv.interface import Transaction
 from luciole.runtime import ThreadRuntime, drive
-
-COMMAND_SECONDS = 60
-needs_fuse = pytest.mark.skipif(
-    not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse cannot be opened")
-
-
-class Cluster:
-    """A cluster's directory and its command line."""
-
-    def __init__(self, root: Path) -> None:
-        self.directory = ClusterDirectory(root / "cluster")
-        self.mounts = [root / "mnt", root / "other mount é"]
-        for place in self.mounts:
-            place.mkdir()
-
-    def luciole(self, *arguments: str, expect: int = 0) -> str:
-        """Runs a command; returns what it printed."""
-        done = subprocess.run(
-            processes.luciole_command(*arguments), capture_output=True, text=True, check=False,
-            timeout=COMMAND_SECONDS, stdin=subprocess.DEVNULL)
-        assert done.returncode == expect, f"{arguments}: {done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr if expect else done.stdout
-
-    def up(self, *arguments: str) -> dict[str, object]:
-        text = self.luciole("up", str(self.directory.path), "--json", "--timeout", "40",
-                            *arguments)
-        found: dict[str, object] = json.loads(text)
-        return found
-
-    def down(self) -> None:
-        self.luciole("down", str(self.directory.path))
-
-    def fsck(self, expect: int = 0) -> list[str]:
-        text = self.luciole(
-            "fsck", "--dir", str(self.directory.path), "--json", expect=expect)
-        return [problem["kind"] for problem in json.loads(text[text.index("{"):])["problems"]]
-
-    def records(self) -> list[processes.ProcessRecord]:
-        found = [processes.running(path) for path in self.directory.run.glob("*.pid")]
-        return [record for record in found if record]
-
-    def kill_all(self) -> None:
-        """The end of every process at once."""
-        records = self.records()
-        for record in records:
-            processes.send(record, signal.SIGKILL)
-        for record in records:
-            assert processes.wait_end(record, 10.0)
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path)
-    yield made
-    for place in made.mounts:
-        if mounts.is_mounted(place):
-            subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False, timeout=20)
-    with contextlib.suppress(AssertionError):
-        made.kill_all()
+from luciole.tests.integration.cluster import COMMAND_SECONDS, Cluster, needs_fuse
 
 
 def digest(path: Path) -> str:
