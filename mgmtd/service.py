@@ -205,9 +205,9 @@ class MgmtdService:
     ) -> mgmtd_pb2.LocalState:
         heard = self._heard.get(node_id)
         if heard is None:
-            # Bootstrapping: nothing was heard yet, so nothing changes for this target.
-            return (mgmtd_pb2.LOCAL_OFFLINE if member.state == mgmtd_pb2.OFFLINE
-                    else mgmtd_pb2.LOCAL_ONLINE)
+            # Bootstrapping: a target keeps its part in the chain, and gets none unheard.
+            has_part = member.state in {mgmtd_pb2.SERVING, mgmtd_pb2.SYNCING}
+            return mgmtd_pb2.LOCAL_ONLINE if has_part else mgmtd_pb2.LOCAL_OFFLINE
         for report in heard.targets:
             if report.target_id == member.target_id:
                 stale = report.chain_version != chain_version

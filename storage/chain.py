@@ -5,6 +5,10 @@ lock on each replica. An update that this replica staged and could not see commi
 (a crash, a deadline) stays *pending*; whoever comes next to the chunk as its writer first
 *settles* it by sending its whole content down again, so that no version is ever given twice to
 different contents that might have been committed.
+
+An update lives and dies with the chain version under which it came. When the chain changes under
+it, this replica may have another place: a head that lost its own could otherwise find no successor
+and acknowledge alone. So it gives up, the client tries again, and the new head settles.
 """
 
 from __future__ import annotations
@@ -12,9 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luciole.errors import FsError, Kind, Retry
-from luciole.proto import mgmtd_pb2, storage_pb2
+from luciole.proto import storage_pb2
 from luciole.proto.services import Call, StorageStub
-from luciole.routing import RoutingTable, successor
+from luciole.routing import WRITTEN, RoutingTable, successor
 from luciole.runtime import Runtime
 from luciole.storage.core.replica import Judgement, carries_all, judge, next_version
 from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState, Tag, Update, Version
@@ -48,7 +52,7 @@ def update_of(io: storage_pb2.WriteIO) -> Update:
 class Staged:
     """An update that this replica has staged and must pass on."""
 
-    io: storage_pb2.WriteIO
+    io: storage_pb2.WriteIO  # with the chain version under which it came
     version: int
     base: int
     data: memoryview
@@ -75,9 +79,10 @@ class ChainReplica:
             known = await self._outcome(target, tag)
             if known is not None:
                 return known
+            self.check_chain(target, io.chain)
             state = await target.engine.state(io.chunk_id)
             if state is not None and state.pending is not None:
-                state = await self.settle(target, state, call)
+                state = await self.settle(target, state, io.chain, call)
                 known = await self._outcome(target, tag)
                 if known is not None:
                     return known
@@ -89,7 +94,33 @@ class ChainReplica:
                     return has or Version(0, 0)  # short enough already
             base = state.committed.number if state and state.committed else 0
             return await self._apply(
-                target, Staged(io, next_version(base, target.chain_version), base, data), call)
+                target, Staged(io, next_version(base, io.chain.version), base, data), call)
+
+    async def remove(
+        self, target: Target, listed: ChunkState, chain: storage_pb2.VersionedChain, call: Call
+    ) -> bool:
+        """The head's part in a removal; returns whether the chunk is gone.
+
+        A chunk that was written or made again after it was listed stays: whoever asked for the
+        removal may have given up long ago.
+        """
+        async with self._runtime.lock(self.lock_key(target, listed.chunk_id)):
+            self.check_chain(target, chain)
+            state = await target.engine.state(listed.chunk_id)
+            if state is not None and state.pending is not None:
+                state = await self.settle(target, state, chain, call)
+            if state is None or state.committed is None:
+                return True
+            number = state.committed.number
+            if all(version is None or version.number != number
+                   for version in (listed.committed, listed.pending)):
+                return False
+            io = storage_pb2.WriteIO(
+                chain=chain, chunk_id=listed.chunk_id, chunk_size=CHUNK_SIZE_MAX,
+                kind=storage_pb2.REMOVE)
+            staged = Staged(io, next_version(number, chain.version), number, memoryview(b""))
+            await self._apply(target, staged, call)
+            return True
 
     async def _outcome(self, target: Target, tag: Tag | None) -> Version | None:
         """The result of an update that was committed before. Raises FsError STALE_UPDATE."""
@@ -110,9 +141,12 @@ class ChainReplica:
         io = request.io
         tag = tag_of(io)
         async with self._runtime.lock(self.lock_key(target, io.chunk_id)):
+            self.check_chain(target, io.chain)
             state = await target.engine.state(io.chunk_id)
-            judgement = judge(state, request, tag)
             committed = state.committed if state else None
+            received = committed is not None and target.received.has(
+                io.chain.version, io.chunk_id, committed.number)
+            judgement = judge(state, request, tag, received=received)
             if judgement is Judgement.DISAGREE:
                 has = committed.number if committed else 0
                 raise FsError(Kind.MISSING_UPDATE, f"version {request.version} cannot follow "
@@ -120,7 +154,10 @@ class ChainReplica:
             if judgement is Judgement.DONE:
                 return committed or Version(request.version, 0, removed=True)
             staged = Staged(io, request.version, request.base_version, data)
-            return await self._apply(target, staged, call)
+            version = await self._apply(target, staged, call)
+            if request.syncing:
+                target.received.note(io.chain.version, io.chunk_id, version.number)
+            return version
 
     async def _apply(self, target: Target, staged: Staged, call: Call) -> Version:
         chunk_id = staged.io.chunk_id
@@ -129,11 +166,12 @@ class ChainReplica:
         return await target.engine.commit(chunk_id, staged.version)
 
     async def settle(
-        self, target: Target, state: ChunkState, call: Call
+        self, target: Target, state: ChunkState, chain: storage_pb2.VersionedChain, call: Call
     ) -> ChunkState | None:
         """Brings a pending version of unknown fate to its end; returns the state after."""
         assert state.pending is not None
         io, data = await self.whole_chunk(target, state, pending=True)
+        io.chain.CopyFrom(chain)
         await self._pass_on(target, Staged(io, state.pending.number, 0, data), call)
         await target.engine.commit(state.chunk_id, state.pending.number)
         return await target.engine.state(state.chunk_id)
@@ -157,45 +195,51 @@ class ChainReplica:
         return io, data
 
     async def _pass_on(self, target: Target, staged: Staged, call: Call) -> None:
-        """Sends a staged update to the successor, through routing changes, until the deadline."""
-        table = self._routing.current()
+        """Sends a staged update to the successor until it has it, or the deadline, or the chain
+        changes.
+        """
         while True:
-            if self._follower(table, target) is None:
+            table = self.check_chain(target, staged.io.chain)
+            follower = successor(table.chain(target.chain_id), target.target_id)
+            if follower is None:
                 return
             try:
-                await self._forward(table, target, staged, call)
+                await self._forward(table, follower, target, staged, call)
             except FsError as failure:
                 if failure.facts.retry is Retry.NEVER:
                     raise
                 remaining = call.deadline - self._runtime.clock.now()
                 if remaining <= RETRY_PAUSE_S:
                     raise
-                table = await self._routing.newer_than(
-                    table.version, min(RETRY_PAUSE_S, remaining))
+                await self._routing.newer_than(table.version, min(RETRY_PAUSE_S, remaining))
             else:
                 return
 
-    def _follower(self, table: RoutingTable, target: Target) -> tuple[int, bool] | None:
-        """The next replica, as long as this one is part of the writing chain."""
-        chain = table.chain(target.chain_id)
-        try:
-            return successor(chain, target.target_id)
-        except ValueError:
-            raise FsError(Kind.CHAIN_VERSION_MISMATCH, "this target left the chain",
-                          f"target {target.target_id}") from None
+    def check_chain(
+        self, target: Target, wanted: storage_pb2.VersionedChain
+    ) -> RoutingTable:
+        """The routing, if it has the chain in the wanted version and this target writes in it.
+
+        Raises FsError CHAIN_VERSION_MISMATCH.
+        """
+        table = self._routing.current()
+        chain = table.chain(wanted.chain_id)
+        writes = any(member.target_id == target.target_id and member.state in WRITTEN
+                     for member in chain.targets)
+        if chain.version != wanted.version or not writes:
+            raise FsError(Kind.CHAIN_VERSION_MISMATCH, f"the chain is at version {chain.version}, "
+                          f"the update came for {wanted.version}", f"chain {wanted.chain_id}")
+        return table
 
     async def _forward(
-        self, table: RoutingTable, target: Target, staged: Staged, call: Call
+        self, table: RoutingTable, follower: tuple[int, bool], target: Target, staged: Staged,
+        call: Call,
     ) -> None:
         """One attempt. A successor that syncs or disagrees gets the whole chunk."""
-        follower = self._follower(table, target)
-        assert follower is not None
         follower_id, syncing = follower
-        chain = table.chain(target.chain_id)
         stub = self._peers.storage(table.node_of(follower_id))
         message = storage_pb2.ForwardRequest(
             io=staged.io, version=staged.version, base_version=staged.base, syncing=syncing)
-        message.io.chain.chain_id, message.io.chain.version = chain.chain_id, chain.version
         data, whole = staged.data, carries_all(staged.io.kind)
         if syncing and not whole:
             message, data = await self._whole_message(target, message)
@@ -212,18 +256,14 @@ class ChainReplica:
     ) -> tuple[storage_pb2.ForwardRequest, memoryview]:
         state = await target.engine.state(message.io.chunk_id)
         assert state is not None
-        io, data = await self.whole_chunk(
-            target, state, pending=state.pending is not None)
+        io, data = await self.whole_chunk(target, state, pending=state.pending is not None)
         io.chain.CopyFrom(message.io.chain)
         return storage_pb2.ForwardRequest(
             io=io, version=message.version, syncing=message.syncing), data
 
-    async def send_whole(
-        self, stub: StorageStub, chain: mgmtd_pb2.Chain, staged: Staged, call: Call
-    ) -> None:
+    async def send_whole(self, stub: StorageStub, staged: Staged, call: Call) -> None:
         """Resync: makes a syncing successor hold exactly this. Raises FsError."""
         message = storage_pb2.ForwardRequest(io=staged.io, version=staged.version, syncing=True)
-        message.io.chain.chain_id, message.io.chain.version = chain.chain_id, chain.version
         result = await self._send(stub, message, staged.data, call)
         if result.HasField("error"):
             raise FsError.from_proto(result.error)

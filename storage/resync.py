@@ -18,7 +18,8 @@ from luciole.routing import RoutingTable, serving_targets, successor
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica, Staged
-from luciole.storage.engine.interface import ChunkState
+from luciole.storage.core.replica import next_version
+from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.service import chunk_info
 from luciole.storage.targets import Target, Targets
@@ -26,6 +27,7 @@ from luciole.storage.targets import Target, Targets
 log = get_logger("storage.resync")
 PAGE = 512
 CALL_TIMEOUT_S = 30.0
+AGAIN_S = 10.0
 END = b"\xff" * 17
 
 
@@ -45,7 +47,7 @@ class Resync:
         self._routing = routing
         self._peers = peers
         self._replica = replica
-        self._finished: dict[int, int] = {}  # chain id -> chain version that was walked
+        self._finished: dict[int, tuple[int, float]] = {}  # chain id -> (version walked, when)
         self._settled: dict[int, int] = {}  # chain id -> chain version that was swept
 
     async def run_once(self) -> int:
@@ -58,7 +60,7 @@ class Resync:
             except FsError as failure:
                 log.info("resync_interrupted", chain=chain.chain_id, error=str(failure))
             else:
-                self._finished[chain.chain_id] = chain.version
+                self._finished[chain.chain_id] = (chain.version, self._runtime.clock.now())
                 done += 1
                 log.info("resync_done", chain=chain.chain_id, target=follower,
                          chunks=target.resync_done)
@@ -79,28 +81,31 @@ class Resync:
             if not serving or serving[0] != target.target_id \
                     or self._settled.get(chain.chain_id) == chain.version:
                 continue
-            settled += await self._sweep(target)
+            settled += await self._sweep(target, chain)
             self._settled[chain.chain_id] = chain.version
         return settled
 
-    async def _sweep(self, target: Target) -> int:
+    async def _sweep(self, target: Target, chain: mgmtd_pb2.Chain) -> int:
         begin, more, settled = b"", True, 0
         while more:
             states, more = await target.engine.list(begin, None, PAGE)
             for state in states:
                 if state.pending is not None:
-                    settled += await self._settle_one(target, state.chunk_id)
+                    settled += await self._settle_one(target, chain, state.chunk_id)
             if states:
                 begin = states[-1].chunk_id + b"\0"
         return settled
 
-    async def _settle_one(self, target: Target, chunk_id: bytes) -> bool:
+    async def _settle_one(
+        self, target: Target, chain: mgmtd_pb2.Chain, chunk_id: bytes
+    ) -> bool:
         call = ServerCall(self._runtime.clock.now() + CALL_TIMEOUT_S)
+        wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
         async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
             state = await target.engine.state(chunk_id)
             if state is None or state.pending is None:
                 return False  # its writer was still at it
-            await self._replica.settle(target, state, call)
+            await self._replica.settle(target, state, wanted, call)
             return True
 
     def _due(self, table: RoutingTable) -> Iterator[tuple[Target, mgmtd_pb2.Chain, int]]:
@@ -112,8 +117,16 @@ class Resync:
             if not serving or serving[-1] != target.target_id:
                 continue
             follower = successor(chain, target.target_id)
-            if follower is not None and self._finished.get(chain.chain_id) != chain.version:
+            if follower is not None and not self._walked(chain):
                 yield target, chain, follower[0]
+
+    def _walked(self, chain: mgmtd_pb2.Chain) -> bool:
+        """Whether the manager is about to hear of a finished walk.
+
+        A target that restarts before it could tell has forgotten it, and needs another.
+        """
+        version, ended_at = self._finished.get(chain.chain_id, (0, 0.0))
+        return version == chain.version and self._runtime.clock.now() < ended_at + AGAIN_S
 
     async def _walk(
         self, table: RoutingTable, target: Target, chain: mgmtd_pb2.Chain, follower: int
@@ -169,18 +182,24 @@ class Resync:
         call = ServerCall(self._runtime.clock.now() + CALL_TIMEOUT_S)
         async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
             state = await target.engine.state(chunk_id)
+            wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
+            self._replica.check_chain(target, wanted)
             if state is not None and state.pending is not None:
-                state = await self._replica.settle(target, state, call)
-            staged = await self._whole(target, state, chunk_id)
-            await self._replica.send_whole(stub, chain, staged, call)
+                state = await self._replica.settle(target, state, wanted, call)
+            staged = await self._whole(target, state, chunk_id, wanted)
+            await self._replica.send_whole(stub, staged, call)
 
     async def _whole(
-        self, target: Target, state: ChunkState | None, chunk_id: bytes
+        self, target: Target, state: ChunkState | None, chunk_id: bytes,
+        chain: storage_pb2.VersionedChain,
     ) -> Staged:
         if state is None or state.committed is None:
-            io = storage_pb2.WriteIO(chunk_id=chunk_id, kind=storage_pb2.REMOVE)
-            return Staged(io, 0, 0, memoryview(b""))
+            io = storage_pb2.WriteIO(
+                chain=chain, chunk_id=chunk_id, chunk_size=CHUNK_SIZE_MAX,
+                kind=storage_pb2.REMOVE)
+            return Staged(io, next_version(0, chain.version), 0, memoryview(b""))
         io, data = await self._replica.whole_chunk(target, state, pending=False)
+        io.chain.CopyFrom(chain)
         return Staged(io, state.committed.number, 0, data)
 
 

@@ -134,10 +134,10 @@ class StorageService:
             states, more = await target.engine.list(
                 wanted.begin, wanted.end, limit - reply.removed)
             for state in states:
-                io = storage_pb2.WriteIO(
-                    chain=request.chain, chunk_id=state.chunk_id, kind=storage_pb2.REMOVE)
-                await self.replica.write(target, io, memoryview(b""), call)
-            reply.removed += len(states)
+                # One that stays was written meanwhile: the sender, if it is there, asks again.
+                gone = await self.replica.remove(target, state, request.chain, call)
+                more = more or not gone
+                reply.removed += gone
             if more or reply.removed >= limit:
                 break
             reply.ranges_done += 1
@@ -196,12 +196,16 @@ class StorageService:
             elif state.committed is None:
                 raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
             try:
-                return await target.engine.read(
+                outcome = await target.engine.read(
                     io.chunk_id, io.offset, buffer, pending=pending)
             except FsError as failure:
                 # The version was committed or replaced between looking and reading.
                 if failure.kind != Kind.CHUNK_NOT_FOUND:
                     raise
+            else:
+                # The tail's answer was about one version; the pending one may be the next by now.
+                if not pending or reads_pending(state, outcome.version):
+                    return outcome
         raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
 
     async def _resolve(
@@ -219,23 +223,25 @@ class StorageService:
                     chain_id=chain.chain_id, version=chain.version),
                 chunk_id=state.chunk_id),
             timeout=ROUTING_WAIT_S)
-        if reply.found and reads_pending(state, reply.committed_version):
-            return True
-        if state.committed is None:
+        if not reply.found:
             raise FsError(Kind.CHUNK_NOT_FOUND, "no committed version", state.chunk_id.hex())
-        return False
+        return reads_pending(state, reply.committed_version)
 
     async def _settle_at_tail(
         self, target: Target, chain: mgmtd_pb2.Chain, chunk_id: bytes
     ) -> ChunkState | None:
         """A tail commits what it staged before it became the tail: all before it have it too.
 
-        While a syncing replica follows, the update is left to the next writer, who tells it.
+        While a syncing replica follows, the update is left to the writer, who tells it: readers
+        do not wait for that.
         """
+        if successor(chain, target.target_id) is not None:
+            return await target.engine.state(chunk_id)
+        wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
         async with self._runtime.lock(self.replica.lock_key(target, chunk_id)):
+            self.replica.check_chain(target, wanted)
             state = await target.engine.state(chunk_id)
-            if state is not None and state.pending is not None \
-                    and successor(chain, target.target_id) is None:
+            if state is not None and state.pending is not None:
                 await target.engine.commit(chunk_id, state.pending.number)
                 state = await target.engine.state(chunk_id)
             return state

@@ -7,20 +7,50 @@ every acknowledged byte of its chain; ONLINE that it is here but may lack some. 
 - public SERVING or LAST_SERVING when the process starts: it had everything and still has: up to
   date (LAST_SERVING will be made SERVING by the manager);
 - public OFFLINE, WAITING or SYNCING: it may lack writes: online, until the predecessor of a
-  syncing target says that it has sent everything (`sync_done`).
+  syncing target says that it has sent everything (`sync_done`). That word counts for one chain
+  version: this process may not have seen every version, nor that it was out for a while.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from luciole.errors import FsError, Kind
 from luciole.proto import mgmtd_pb2
 from luciole.routing import RoutingTable
 from luciole.storage.engine.interface import ChunkEngine
 
+RECEIVED_MAX = 65_536
 _BEHIND = (mgmtd_pb2.OFFLINE, mgmtd_pb2.WAITING)
+
+
+class Received:
+    """What a syncing target was sent lately under the chain version of now.
+
+    In memory only: delayed messages, against which it guards, die with the process as well.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._chain_version = 0
+        self._numbers: dict[bytes, int] = {}
+
+    def note(self, chain_version: int, chunk_id: bytes, number: int) -> None:
+        """The chunk has this version now."""
+        with self._guard:
+            if chain_version != self._chain_version:
+                self._chain_version, self._numbers = chain_version, {}
+            self._numbers.pop(chunk_id, None)
+            self._numbers[chunk_id] = number
+            if len(self._numbers) > RECEIVED_MAX:
+                del self._numbers[next(iter(self._numbers))]
+
+    def has(self, chain_version: int, chunk_id: bytes, number: int) -> bool:
+        """Whether this version of the chunk was sent under this chain version."""
+        with self._guard:
+            return (chain_version == self._chain_version
+                    and self._numbers.get(chunk_id) == number)
 
 
 @dataclass
@@ -36,6 +66,7 @@ class Target:
     resync_done: int = 0
     resync_total: int = 0
     device: str = ""  # names the physical device under the engine
+    received: Received = field(default_factory=Received)
 
 
 class Targets:
@@ -82,11 +113,11 @@ class Targets:
     def _observe_one(
         target: Target, chain: mgmtd_pb2.Chain, state: mgmtd_pb2.PublicState
     ) -> None:
-        first = target.chain_version == 0
+        news = target.chain_version != chain.version
         target.chain_id, target.chain_version = chain.chain_id, chain.version
         if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
             return
-        if state in _BEHIND or (state == mgmtd_pb2.SYNCING and first):
+        if state in _BEHIND or (state == mgmtd_pb2.SYNCING and news):
             target.local_state = mgmtd_pb2.LOCAL_ONLINE
         elif state in {mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING}:
             target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE

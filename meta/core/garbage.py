@@ -36,7 +36,8 @@ async def condemn(txn: Transaction, inode_id: int, before_ns: int) -> bool:
     begin, end = schema.session_range(inode_id)
     if inode.unlinked_ns > before_ns or await txn.get_range(begin, end, limit=1):
         return False
-    if await txn.get(schema.listed_key(schema.UNREPORTED, inode_id)) is not None:
+    unreported = await txn.get(schema.listed_key(schema.UNREPORTED, inode_id))
+    if inode.trim_pending or unreported is not None:
         return False  # its recorded length is not exact yet, and tells where its chunks are
     txn.clear(schema.inode_key(inode_id))
     txn.clear(orphan)

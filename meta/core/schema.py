@@ -86,7 +86,10 @@ def client_session_key(client_id: bytes, inode_id: int, session_id: bytes) -> by
 
 
 def idempotency_key(client_id: bytes, sequence: int) -> bytes:
-    """`IDEM` + client id + big-endian sequence, so that the answered ones are one range."""
+    """`IDEM` + client id + big-endian sequence, so that the answered ones are one range.
+
+    Sequence 0 holds the number below which all are answered, little-endian in 8 bytes.
+    """
     return IDEMPOTENCY + client_id + sequence.to_bytes(8, "big")
 
 

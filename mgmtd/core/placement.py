@@ -3,7 +3,8 @@
 Layer: pure. Each target is a member of exactly one chain, and a chain never has two targets on
 one node, so a disk carries as many targets as chains pass through it. Chains take the replicas in
 rotation: chain number c begins at node c and continues with a step that grows each time round,
-so that the chains of one node lean on all others alike when it fails.
+so that the chains of one node lean on all others alike when it fails. Heads, which take the
+writes, are then shared out so that no node has two more of them than another.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ def place_chains(
                       f"whole chains of {replicas}: give every node the same number of targets, "
                       f"and a total that {replicas} divides")
     free = {node: sorted(targets_by_node[node], reverse=True) for node in nodes}
+    node_of = {target: node for node in nodes for target in targets_by_node[node]}
+    groups = [_members(free, nodes, replicas, number) for number in range(total // replicas)]
+    _spread_heads(groups, node_of)
     chains = []
-    for number in range(total // replicas):
-        members = _members(free, nodes, replicas, number)
+    for number, members in enumerate(groups):
         chain = mgmtd_pb2.Chain(
             chain_id=number + 1, version=1, preferred_order=members)
         for target in members:
@@ -68,3 +71,45 @@ def _members(
         chosen.append(max(nodes, key=lambda node: len(free[node]) - chosen.count(node)))
     chosen.sort(key=rotation.index)
     return [free[node].pop() for node in chosen]
+
+
+def _spread_heads(groups: list[list[int]], node_of: Mapping[int, int]) -> None:
+    """Reorders chains until the nodes' numbers of heads differ by one at most.
+
+    A chain can hand its head on to any of its nodes; a way of such steps from a node to
+    one with two heads fewer evens them out. Where each node has the same number of targets
+    there is such a way as long as there are such nodes (Hall's theorem).
+    """
+    nodes = sorted(set(node_of.values()))
+    while True:
+        count = dict.fromkeys(nodes, 0)
+        for group in groups:
+            count[node_of[group[0]]] += 1
+        ways = (
+            _way(groups, node_of, node, {n for n in nodes if count[n] <= count[node] - 2})
+            for node in nodes)
+        way = next((way for way in ways if way), None)
+        if way is None:
+            return
+        for group, target in way:
+            group.remove(target)
+            group.insert(0, target)
+
+
+def _way(
+    groups: list[list[int]], node_of: Mapping[int, int], begin: int, ends: set[int]
+) -> list[tuple[list[int], int]]:
+    """The shortest sequence of (chain, its new head) that moves one head to one of `ends`."""
+    ways: dict[int, list[tuple[list[int], int]]] = {begin: []}
+    pending = [begin]
+    while pending:
+        node = pending.pop(0)
+        if node in ends:
+            return ways[node]
+        for group in groups:
+            if node_of[group[0]] == node:
+                for target in group[1:]:
+                    if node_of[target] not in ways:
+                        ways[node_of[target]] = [*ways[node], (group, target)]
+                        pending.append(node_of[target])
+    return []

@@ -11,8 +11,12 @@ removed and made again meanwhile. An update names the version that it builds on 
     nothing, and the update is a removal                | DONE: removed before
     less than version, and the update carries all bytes | APPLY; a pending version is replaced
     committed = base                                    | APPLY; a pending version is replaced
-    any other, and the replica is syncing               | APPLY: what the predecessor has is right
+    any other, and it is syncing                        | APPLY: what the predecessor has is right
     any other                                           | DISAGREE: the predecessor sends all bytes
+
+A syncing replica may hold anything from before this chain version. What it received under it came
+from this predecessor in order: over that, an older update is a message that was delayed, and the
+last but one row does not hold.
 
 Source: van Renesse and Schneider, "Chain Replication", OSDI 2004; Terrace and Freedman, "Object
 Storage on CRAQ", USENIX ATC 2009.
@@ -37,9 +41,13 @@ class Judgement(enum.Enum):
 
 
 def judge(
-    state: ChunkState | None, request: storage_pb2.ForwardRequest, tag: Tag | None
+    state: ChunkState | None, request: storage_pb2.ForwardRequest, tag: Tag | None,
+    *, received: bool,
 ) -> Judgement:
-    """Judges a forwarded update against what the replica has."""
+    """Judges a forwarded update against what the replica has.
+
+    `received`: the committed version came from the predecessor under this chain version.
+    """
     committed = state.committed if state else None
     number = committed.number if committed else 0
     kind = request.io.kind
@@ -47,7 +55,9 @@ def judge(
         return Judgement.DONE
     if state is None and kind == storage_pb2.REMOVE:
         return Judgement.DONE
-    if carries_all(kind) and (request.syncing or number < request.version):
+    if carries_all(kind) and number < request.version:
+        return Judgement.APPLY
+    if request.syncing and carries_all(kind) and not received:
         return Judgement.APPLY
     if number == request.base_version and number < request.version:
         return Judgement.APPLY

@@ -1,0 +1,1 @@
+"""A small simulated cluster: real services, an unreliable network, no real time."""
