@@ -17,7 +17,7 @@ from luciole.proto.services import Call, StorageStub
 from luciole.routing import RoutingTable, successor
 from luciole.runtime import Runtime
 from luciole.storage.core.replica import Judgement, carries_all, judge, next_version
-from luciole.storage.engine.interface import ChunkState, Tag, Update, Version
+from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState, Tag, Update, Version
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.targets import Target
 
@@ -77,7 +77,7 @@ class ChainReplica:
                 return known
             state = await target.engine.state(io.chunk_id)
             if state is not None and state.pending is not None:
-                state = await self.settle(target, state, io.chunk_size, call)
+                state = await self.settle(target, state, call)
                 known = await self._outcome(target, tag)
                 if known is not None:
                     return known
@@ -129,23 +129,23 @@ class ChainReplica:
         return await target.engine.commit(chunk_id, staged.version)
 
     async def settle(
-        self, target: Target, state: ChunkState, chunk_size: int, call: Call
+        self, target: Target, state: ChunkState, call: Call
     ) -> ChunkState | None:
         """Brings a pending version of unknown fate to its end; returns the state after."""
         assert state.pending is not None
-        io, data = await self.whole_chunk(target, state, chunk_size, pending=True)
+        io, data = await self.whole_chunk(target, state, pending=True)
         await self._pass_on(target, Staged(io, state.pending.number, 0, data), call)
         await target.engine.commit(state.chunk_id, state.pending.number)
         return await target.engine.state(state.chunk_id)
 
     async def whole_chunk(
-        self, target: Target, state: ChunkState, chunk_size: int, *, pending: bool
+        self, target: Target, state: ChunkState, *, pending: bool
     ) -> tuple[storage_pb2.WriteIO, memoryview]:
         """A version as one update that carries everything: REPLACE, or REMOVE."""
         version = state.pending if pending else state.committed
         assert version is not None
         io = storage_pb2.WriteIO(
-            chunk_id=state.chunk_id, chunk_size=chunk_size, tag=tag_to_proto(version.tag))
+            chunk_id=state.chunk_id, chunk_size=CHUNK_SIZE_MAX, tag=tag_to_proto(version.tag))
         if version.removed:
             io.kind = storage_pb2.REMOVE
             return io, memoryview(b"")
@@ -213,7 +213,7 @@ class ChainReplica:
         state = await target.engine.state(message.io.chunk_id)
         assert state is not None
         io, data = await self.whole_chunk(
-            target, state, message.io.chunk_size, pending=state.pending is not None)
+            target, state, pending=state.pending is not None)
         io.chain.CopyFrom(message.io.chain)
         return storage_pb2.ForwardRequest(
             io=io, version=message.version, syncing=message.syncing), data

@@ -18,7 +18,7 @@ from luciole.routing import RoutingTable, serving_targets, successor
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica, Staged
-from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState
+from luciole.storage.engine.interface import ChunkState
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.service import chunk_info
 from luciole.storage.targets import Target, Targets
@@ -46,6 +46,7 @@ class Resync:
         self._peers = peers
         self._replica = replica
         self._finished: dict[int, int] = {}  # chain id -> chain version that was walked
+        self._settled: dict[int, int] = {}  # chain id -> chain version that was swept
 
     async def run_once(self) -> int:
         """Walks every chain that needs it now; returns how many walks ended well."""
@@ -62,6 +63,45 @@ class Resync:
                 log.info("resync_done", chain=chain.chain_id, target=follower,
                          chunks=target.resync_done)
         return done
+
+    async def settle_once(self) -> int:
+        """Settles updates of unknown fate on chains that this process newly heads.
+
+        After a crash a writer may never come back to a chunk: this finds what it left pending.
+        Returns how many were settled.
+        """
+        settled = 0
+        for target in self._targets.all():
+            if not target.chain_id:
+                continue
+            chain = self._routing.current().chain(target.chain_id)
+            serving = serving_targets(chain)
+            if not serving or serving[0] != target.target_id \
+                    or self._settled.get(chain.chain_id) == chain.version:
+                continue
+            settled += await self._sweep(target)
+            self._settled[chain.chain_id] = chain.version
+        return settled
+
+    async def _sweep(self, target: Target) -> int:
+        begin, more, settled = b"", True, 0
+        while more:
+            states, more = await target.engine.list(begin, None, PAGE)
+            for state in states:
+                if state.pending is not None:
+                    settled += await self._settle_one(target, state.chunk_id)
+            if states:
+                begin = states[-1].chunk_id + b"\0"
+        return settled
+
+    async def _settle_one(self, target: Target, chunk_id: bytes) -> bool:
+        call = ServerCall(self._runtime.clock.now() + CALL_TIMEOUT_S)
+        async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
+            state = await target.engine.state(chunk_id)
+            if state is None or state.pending is None:
+                return False  # its writer was still at it
+            await self._replica.settle(target, state, call)
+            return True
 
     def _due(self, table: RoutingTable) -> Iterator[tuple[Target, mgmtd_pb2.Chain, int]]:
         for target in self._targets.all():
@@ -130,7 +170,7 @@ class Resync:
         async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
             state = await target.engine.state(chunk_id)
             if state is not None and state.pending is not None:
-                state = await self._replica.settle(target, state, CHUNK_SIZE_MAX, call)
+                state = await self._replica.settle(target, state, call)
             staged = await self._whole(target, state, chunk_id)
             await self._replica.send_whole(stub, chain, staged, call)
 
@@ -140,8 +180,7 @@ class Resync:
         if state is None or state.committed is None:
             io = storage_pb2.WriteIO(chunk_id=chunk_id, kind=storage_pb2.REMOVE)
             return Staged(io, 0, 0, memoryview(b""))
-        io, data = await self._replica.whole_chunk(
-            target, state, CHUNK_SIZE_MAX, pending=False)
+        io, data = await self._replica.whole_chunk(target, state, pending=False)
         return Staged(io, state.committed.number, 0, data)
 
 

@@ -54,6 +54,7 @@ def serve(config: StorageConfig) -> None:
                 Loop("heartbeat", config.heartbeat_seconds, member.beat),
                 Loop("routing", 0, follow_routing),
                 Loop("resync", config.resync_interval_seconds, resync.run_once),
+                Loop("settle", config.resync_interval_seconds, resync.settle_once),
                 Loop("flush", config.sync_seconds, flush),
             ])
 
