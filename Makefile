@@ -14,7 +14,7 @@ PYTHON ?= python3
 SYSTEM_PACKAGES := fuse3 gcc libc6-dev libfuse3-dev pkg-config python3-dev python3-venv
 CODE := $(wildcard benchmarks client deploy kvcache meta mgmtd proto src storage tests)
 PYTEST := $(BIN)/python -m pytest
-# Tests that mount stay in one process, one after another (tests/conftest.py).
+# Tests with clusters and mounts stay in one of the two processes (tests/conftest.py).
 PARALLEL := -n 2 --dist loadgroup
 
 .PHONY: help setup run stop test check proto sim bench clean
