@@ -30,7 +30,7 @@ $(READY): pyproject.toml
 		echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=..." >&2; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuse,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuse,dev,bench]'
 	@touch $@
 
 run: setup  ## Start a replicated cluster on this machine, mount it, copy real data through it

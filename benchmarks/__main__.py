@@ -32,7 +32,8 @@ GIB = 1 << 30
 def processes_of(cluster: Path) -> dict[str, int]:
     """Process ids by name, from the cluster's pid files."""
     return {
-        path.stem: int(json.loads(path.read_text())["pid"])
+        "mount" if path.stem.startswith("mount-") else path.stem:
+            int(json.loads(path.read_text())["pid"])
         for path in sorted((cluster / "run").glob("*.pid"))
     }
 

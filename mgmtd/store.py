@@ -76,9 +76,17 @@ async def _all(
     found = []
     for row in rows:
         record = kind()
-        record.ParseFromString(row.value[1:])
+        record.ParseFromString(_checked(row.value))
         found.append(record)
     return found
+
+
+def _checked(value: bytes) -> bytes:
+    """The record behind its version byte. Raises FsError CONFIG_INVALID for a newer one."""
+    if value[:1] != VALUE_VERSION:
+        raise FsError(Kind.CONFIG_INVALID, f"a record has format {value[:1]!r}, this program knows "
+                      f"{VALUE_VERSION!r}: use a newer version of luciole")
+    return value[1:]
 
 
 def _put(txn: Transaction, key: bytes, record: Record) -> None:
@@ -117,7 +125,8 @@ async def get_config(txn: Transaction, service: str) -> tuple[int, str]:
     value = await txn.get(CONFIG + service.encode())
     if value is None:
         return 0, ""
-    return int.from_bytes(value[1:9], "little"), value[9:].decode()
+    record = _checked(value)
+    return int.from_bytes(record[:8], "little"), record[8:].decode()
 
 
 def put_config(txn: Transaction, service: str, version: int, content: str) -> None:

@@ -81,7 +81,7 @@ def run_protoc(source_root: Path, output: Path) -> None:
     files = [f"luciole/proto/{name}.proto" for name in FILES]
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source_root}",
                f"--python_out={output}", f"--pyi_out={output}", *files]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, timeout=120)
 
 
 def _services_of(text: str) -> list[tuple[str, int, list[tuple[str, str, str, int]]]]:

@@ -56,7 +56,7 @@ def dentry_range(parent: int, after: bytes = b"") -> tuple[bytes, bytes]:
     """All entries of a directory with a name greater than `after`."""
     prefix = DENTRY + _ID.pack(parent)
     begin = prefix + after + b"\0" if after else prefix
-    return begin, prefix_end(prefix) if prefix.rstrip(b"\xff") else b"\xff"
+    return begin, prefix_end(prefix)
 
 
 def times_key(directory: int) -> bytes:
@@ -75,9 +75,9 @@ def session_key(inode_id: int, session_id: bytes) -> bytes:
 
 
 def session_range(inode_id: int) -> tuple[bytes, bytes]:
-    """All sessions of an inode: session ids have 16 bytes."""
+    """All sessions of an inode."""
     prefix = SESSION + _ID.pack(inode_id)
-    return prefix, prefix + b"\xff" * 17
+    return prefix, prefix_end(prefix)
 
 
 def client_session_key(client_id: bytes, inode_id: int, session_id: bytes) -> bytes:
@@ -143,7 +143,9 @@ def encode_times(mtime_ns: int, ctime_ns: int) -> bytes:
 
 def decode_times(value: bytes) -> tuple[int, int]:
     """(mtime, ctime) of a directory in nanoseconds."""
-    _, mtime_ns, ctime_ns = _TIMES.unpack_from(value)
+    version, mtime_ns, ctime_ns = _TIMES.unpack_from(value)
+    if version != VALUE_VERSION:
+        raise FsError(Kind.INTERNAL, f"directory times have format {version}")
     return mtime_ns, ctime_ns
 
 

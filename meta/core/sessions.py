@@ -8,7 +8,7 @@ an unlink ends, so that short reads cost no state and long ones keep their file.
 from __future__ import annotations
 
 from luciole.errors import FsError, Kind
-from luciole.kv.interface import Transaction
+from luciole.kv.interface import Transaction, prefix_end
 from luciole.meta.core import schema
 from luciole.proto import meta_pb2
 
@@ -75,9 +75,8 @@ async def clients_with_state(txn: Transaction, after: bytes) -> bytes | None:
     """The next client id greater than `after` that owns sessions or idempotency records."""
     found = []
     for prefix in (schema.CLIENT_SESSION, schema.IDEMPOTENCY):
-        begin_key = prefix + after + b"\xff" * 40 if after else prefix
-        rows = await txn.get_range(
-            begin_key, prefix + b"\xff" * 60, limit=1, snapshot=True)
+        begin_key = prefix_end(prefix + after) if after else prefix
+        rows = await txn.get_range(begin_key, prefix_end(prefix), limit=1, snapshot=True)
         found += [row.key[4:20] for row in rows]
     return min(found) if found else None
 
@@ -88,7 +87,7 @@ async def drop_client(txn: Transaction, client_id: bytes, limit: int) -> int:
     Returns how many sessions were ended; fewer than `limit` means that none is left.
     """
     prefix = schema.CLIENT_SESSION + client_id
-    rows = await txn.get_range(prefix, prefix + b"\xff" * 30, limit=limit)
+    rows = await txn.get_range(prefix, prefix_end(prefix), limit=limit)
     for row in rows:
         inode_id = int.from_bytes(row.key[20:28], "little")
         session_id = row.key[28:]
@@ -99,5 +98,5 @@ async def drop_client(txn: Transaction, client_id: bytes, limit: int) -> int:
         end(txn, client_id, inode_id, session_id)
     if len(rows) < limit:
         begin_key = schema.IDEMPOTENCY + client_id
-        txn.clear_range(begin_key, begin_key + b"\xff" * 9)
+        txn.clear_range(begin_key, prefix_end(begin_key))
     return len(rows)

@@ -105,9 +105,16 @@ def test_unknown_key_in_a_configuration_file(
 
 @pytest.fixture
 def taken_port(cluster: ClusterDirectory) -> Iterator[int]:
-    port = cluster.read().port_base + 4
-    with socket.create_server(("127.0.0.1", port)):
-        yield port
+    # Another suite on this machine may have taken a port of the block since it was chosen.
+    for base in range(cluster.read().port_base, 65_000, 16):
+        prepare(cluster, Shape(port_base=base))
+        try:
+            held = socket.create_server(("127.0.0.1", base + 4))
+        except OSError:
+            continue
+        with held:
+            yield base + 4
+        return
 
 
 def test_port_in_use(
