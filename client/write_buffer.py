@@ -97,8 +97,11 @@ class WriteBuffer:
             self._spawn(run)
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
-        while not ready():
-            await self._signal.wait(self._signal.count, WAIT_S)
+        while True:
+            seen = self._signal.count  # before looking, so that no wake-up is lost
+            if ready():
+                return
+            await self._signal.wait(seen, WAIT_S)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -227,7 +227,7 @@ class ShakyNamespace(Namespace):
 
 
 COMMON = settings(
-    max_examples=60, stateful_step_count=30, deadline=None,
+    max_examples=80, stateful_step_count=30, deadline=None,
     suppress_health_check=list(HealthCheck))
 TestNamespace = Namespace.TestCase
 TestNamespace.settings = COMMON
