@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from luciole.client.core.layout import check_size
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.meta import MetaClient
 from luciole.client.write_buffer import Spawn, WriteBuffer
@@ -99,6 +100,8 @@ class OpenFile:
     async def write(self, handle: Handle, offset: int, data: memoryview) -> None:
         """Writes at an offset; the bytes may still be on their way on return."""
         async with self._runtime.lock(self._lock_key):
+            # Asked now, since the write itself may leave only after this call has returned.
+            check_size(offset + len(data), self.inode.layout)
             await self._need_session(handle)
             await self._buffer.write(offset, data)
             self._written_end = max(self._written_end, offset + len(data))

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import trio
-from luciole.storage.engine.file import FileEngine
 
 from luciole.client.remote.node import Node, cluster_config
 from luciole.config import StorageConfig
@@ -17,6 +16,7 @@ from luciole.process import Loop, run_loops
 from luciole.proto import mgmtd_pb2, services
 from luciole.rpc.serving import serving
 from luciole.runtime import ThreadRuntime
+from luciole.storage.engine.file import FileEngine
 from luciole.storage.fencing import LateFence
 from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
@@ -54,6 +54,7 @@ def serve(config: StorageConfig) -> None:
                 Loop("heartbeat", config.heartbeat_seconds, member.beat),
                 Loop("routing", 0, follow_routing),
                 Loop("resync", config.resync_interval_seconds, resync.run_once),
+                Loop("settle", config.resync_interval_seconds, resync.settle_once),
                 Loop("flush", config.sync_seconds, flush),
             ])
 

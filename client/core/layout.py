@@ -12,11 +12,11 @@ import struct
 from typing import NamedTuple
 
 from luciole.errors import FsError, Kind
+from luciole.limits import CHUNKS_PER_FILE_MAX
 from luciole.proto import meta_pb2, mgmtd_pb2
 
 _CHUNK_ID = struct.Struct(">B3xQI")
 KIND_FILE = 0
-CHUNK_INDEX_MAX = (1 << 32) - 1
 
 
 class Piece(NamedTuple):
@@ -41,15 +41,22 @@ def parse_chunk_id(identity: bytes) -> tuple[int, int]:
 
 def chunks_from(inode_id: int, index: int) -> tuple[bytes, bytes]:
     """[begin, end) of a file's chunks from `index` on."""
-    end = _CHUNK_ID.pack(KIND_FILE, inode_id, CHUNK_INDEX_MAX) + b"\0"
-    if index > CHUNK_INDEX_MAX:
+    end = _CHUNK_ID.pack(KIND_FILE, inode_id, CHUNKS_PER_FILE_MAX) + b"\0"
+    if index > CHUNKS_PER_FILE_MAX:
         return end, end
     return chunk_id(inode_id, index), end
 
 
 def file_bytes_max(layout: meta_pb2.Layout) -> int:
     """The greatest length of a file with this layout."""
-    return layout.chunk_size * CHUNK_INDEX_MAX
+    return layout.chunk_size * CHUNKS_PER_FILE_MAX
+
+
+def check_size(end: int, layout: meta_pb2.Layout) -> None:
+    """Raises FsError FILE_TOO_LARGE for a length beyond the last chunk that an id can name."""
+    if end > file_bytes_max(layout):
+        raise FsError(Kind.FILE_TOO_LARGE, f"a file with chunks of {layout.chunk_size} bytes "
+                      f"has at most {file_bytes_max(layout)} bytes")
 
 
 def cut(offset: int, length: int, layout: meta_pb2.Layout) -> list[Piece]:
@@ -57,9 +64,7 @@ def cut(offset: int, length: int, layout: meta_pb2.Layout) -> list[Piece]:
 
     Raises FsError FILE_TOO_LARGE beyond the last chunk that an id can name.
     """
-    if offset + length > file_bytes_max(layout):
-        raise FsError(Kind.FILE_TOO_LARGE, f"a file with chunks of {layout.chunk_size} bytes "
-                      f"has at most {file_bytes_max(layout)} bytes")
+    check_size(offset + length, layout)
     pieces = []
     position = 0
     while position < length:

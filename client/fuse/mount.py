@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pyfuse3
 import trio
-from luciole.rpc.tcp_client import TrioCaller
 
 from luciole.client.fuse.mount_table import device_of_mount
 from luciole.client.fuse.pyfuse3_binding import Pyfuse3Binding
@@ -18,6 +18,7 @@ from luciole.config import ClientConfig
 from luciole.errors import FsError, Kind
 from luciole.log import get_logger
 from luciole.proto.services import Caller
+from luciole.rpc.tcp_client import TrioCaller
 from luciole.runtime import TrioRuntime
 
 log = get_logger("mount")
@@ -41,7 +42,7 @@ async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> 
             entry_seconds=config.entry_cache_seconds)
         _mount(binding, mount_point, allow_other=allow_other)
         try:
-            _set_read_ahead(mount_point, config.read_ahead_bytes)
+            nursery.start_soon(_set_read_ahead, mount_point, config.read_ahead_bytes)
             nursery.start_soon(_stop_on_signal)
             await pyfuse3.main(max_tasks=MAX_TASKS)
         finally:
@@ -84,11 +85,14 @@ async def _stop_on_signal() -> None:
             pyfuse3.terminate()
 
 
-def _set_read_ahead(mount_point: Path, size: int) -> None:
-    """Tells the kernel to read further ahead than its 128 KiB; only root may, others do without."""
-    # stat(2) would ask this very process, which does not serve yet.
-    device = device_of_mount(mount_point)
+async def _set_read_ahead(mount_point: Path, size: int) -> None:
+    """Tells the kernel to read further ahead than its 128 KiB; only root may, others do without.
+
+    The kernel sets its own value while it takes the session up, so the first answer is awaited.
+    """
     try:
+        await trio.to_thread.run_sync(os.stat, mount_point, abandon_on_cancel=True)
+        device = device_of_mount(mount_point)
         Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(size // 1024))
-    except OSError as failure:
+    except (OSError, FsError) as failure:
         log.info("read_ahead_not_set", error=str(failure))

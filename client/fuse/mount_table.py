@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from luciole.errors import FsError, Kind
 
 FILESYSTEM = "fuse.luciole"
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class MountEntry(NamedTuple):
@@ -21,12 +24,17 @@ class MountEntry(NamedTuple):
 def mounts() -> list[MountEntry]:
     """All mounts that this process sees, oldest first."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
-        filesystem = fields[fields.index("-") + 1]
-        mount_point = fields[4].encode().decode("unicode_escape")
-        found.append(MountEntry(fields[2], mount_point, filesystem))
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields = line.split(b" ")
+        filesystem = fields[fields.index(b"-") + 1]
+        found.append(MountEntry(
+            fields[2].decode(), os.fsdecode(_unescaped(fields[4])), filesystem.decode()))
     return found
+
+
+def _unescaped(field: bytes) -> bytes:
+    """The kernel writes space, tab, newline and backslash as octal, and all else as it is."""
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
 
 
 def find_mount(mount_point: Path) -> MountEntry | None:

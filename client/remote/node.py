@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from luciole.rpc.tcp_client import BlockingCaller
-
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import Manager, RoutingCache
 from luciole.client.remote.membership import Membership, Reports, no_targets
@@ -12,6 +10,7 @@ from luciole.errors import FsError, Retry
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import Caller
 from luciole.rpc.serving import Ports
+from luciole.rpc.tcp_client import BlockingCaller
 from luciole.runtime import Runtime, drive
 
 MANAGER_WAIT_S = 15.0

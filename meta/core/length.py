@@ -13,8 +13,16 @@ from __future__ import annotations
 
 from luciole.errors import Kind, require
 from luciole.kv.interface import Transaction
+from luciole.limits import CHUNKS_PER_FILE_MAX
 from luciole.meta.core import inodes, schema
 from luciole.proto import meta_pb2
+
+
+def check(inode: meta_pb2.Inode, length: int) -> None:
+    """Raises FsError FILE_TOO_LARGE when the layout has no chunk ids for so long a file."""
+    most = inode.layout.chunk_size * CHUNKS_PER_FILE_MAX
+    require(length <= most, Kind.FILE_TOO_LARGE, f"a file of this layout has at most {most} bytes",
+            f"inode {inode.inode_id}")
 
 
 def set_length(
@@ -41,7 +49,7 @@ def store(txn: Transaction, inode: meta_pb2.Inode) -> None:
 def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
     """Takes a writer's report; returns whether the inode changed."""
     changed = False
-    require(hint.length <= schema.FILE_BYTES_MAX, Kind.FILE_TOO_LARGE, "length out of range")
+    check(inode, hint.length)
     if hint.truncate_version == inode.truncate_version and hint.length > inode.length:
         inode.length = hint.length
         changed = True

@@ -20,7 +20,6 @@ from luciole.proto import meta_pb2
 ROOT_ID = 1
 FIRST_INODE_ID = 4096
 LINKS_MAX = 65_000
-FILE_BYTES_MAX = (1 << 63) - 1
 VALUE_VERSION = 1
 
 INODE = b"INOD"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luciole.errors import FsError, Kind, require
+from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
 from luciole.meta.core import access, inodes, length, schema, sessions
 from luciole.meta.core.environment import Environment
@@ -13,13 +13,12 @@ async def truncate(
     txn: Transaction, request: meta_pb2.TruncateRequest, env: Environment
 ) -> meta_pb2.InodeReply:
     """Sets the length. The caller needs a write session, or the permission to write."""
-    require(request.length <= schema.FILE_BYTES_MAX, Kind.FILE_TOO_LARGE,
-            f"a file has at most {schema.FILE_BYTES_MAX} bytes")
     inode = await inodes.load_record(txn, request.inode_id)
     if inode.type == meta_pb2.DIRECTORY:
         raise FsError(Kind.IS_DIRECTORY, "a directory has no length", f"{inode.inode_id}")
     if inode.type != meta_pb2.REGULAR:
         raise FsError(Kind.INVALID_ARGUMENT, "only regular files have a length")
+    length.check(inode, request.length)
     if request.session_id:
         await sessions.need(txn, request.inode_id, request.session_id)
     else:

@@ -165,7 +165,7 @@ def parse_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def render(config: ServiceConfig | ClientConfig) -> str:
+def render(config: msgspec.Struct) -> str:
     """TOML text with every key of `config`."""
     lines = []
     for key, value in msgspec.to_builtins(config).items():

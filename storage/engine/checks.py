@@ -35,7 +35,8 @@ def check_update(chunk_id: bytes, version: int, update: Update, data: memoryview
     size = update.chunk_size
     if not 0 < version < 1 << 64:
         _refuse(chunk_id, f"version {version} is not between 1 and 2^64 - 1")
-    if size & (size - 1) or not CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX:
+    sized = not size & (size - 1) and CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX
+    if update.kind != REMOVE and not sized:
         _refuse(chunk_id, f"chunk size {size} is not a power of two from 64 KiB to 64 MiB")
     if update.kind not in (WRITE, TRUNCATE, REPLACE, REMOVE):
         _refuse(chunk_id, f"update kind {update.kind} is unknown")

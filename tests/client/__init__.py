@@ -1,1 +1,1 @@
-"""Tests of the client library."""
+"""Tests of the client."""

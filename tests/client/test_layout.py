@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from luciole.client.core import layout
 from luciole.errors import FsError, Kind
+from luciole.limits import CHUNKS_PER_FILE_MAX
 from luciole.proto import meta_pb2, mgmtd_pb2
 
 SIZES = st.sampled_from([1 << 16, 1 << 20, 1 << 26])
@@ -30,7 +31,7 @@ def test_cut_covers_exactly(size: int, offset: int, length: int) -> None:
 def test_a_file_ends_with_the_last_chunk_that_an_id_can_name() -> None:
     small = meta_pb2.Layout(chunk_size=1 << 16)
     end = layout.file_bytes_max(small)
-    assert layout.cut(end - 1, 1, small)[0].chunk == layout.CHUNK_INDEX_MAX - 1
+    assert layout.cut(end - 1, 1, small)[0].chunk == CHUNKS_PER_FILE_MAX - 1
     with pytest.raises(FsError) as caught:
         layout.cut(end, 1, small)
     assert caught.value.kind == Kind.FILE_TOO_LARGE
@@ -47,7 +48,7 @@ def test_chunks_take_the_stripe_in_turn(
     assert layout.chain_of(shape, table, index) == used[index % shape.stripe]
 
 
-@given(st.integers(0, (1 << 64) - 1), st.integers(0, layout.CHUNK_INDEX_MAX))
+@given(st.integers(0, (1 << 64) - 1), st.integers(0, CHUNKS_PER_FILE_MAX))
 def test_ids_name_a_chunk_and_sort_by_index(inode: int, index: int) -> None:
     identity = layout.chunk_id(inode, index)
     assert len(identity) == 16
@@ -58,4 +59,4 @@ def test_ids_name_a_chunk_and_sort_by_index(inode: int, index: int) -> None:
         assert layout.chunk_id(inode, index - 1) < begin
     if inode:
         assert layout.chunks_from(inode - 1, 0)[1] <= layout.chunk_id(inode, 0)
-    assert layout.chunks_from(inode, layout.CHUNK_INDEX_MAX + 1) == (end, end)
+    assert layout.chunks_from(inode, CHUNKS_PER_FILE_MAX + 1) == (end, end)

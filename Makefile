@@ -1,0 +1,62 @@
+# Everything that is done with this repository, by name. `make help` lists it.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+# The root holds folders named like packages (proto/, client/): they must not be importable.
+export PYTHONSAFEPATH := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?= python3
+# To build pyfuse3, which comes as source, and to mount.
+SYSTEM_PACKAGES := fuse3 gcc libc6-dev libfuse3-dev pkg-config python3-dev python3-venv
+CODE := $(wildcard benchmarks client deploy kvcache meta mgmtd proto src storage tests)
+PYTEST := $(BIN)/python -m pytest
+# Tests with clusters and mounts stay in one of the two processes (tests/conftest.py).
+PARALLEL := -n 2 --dist loadgroup
+
+.PHONY: help setup run stop test check proto sim bench clean
+
+help:  ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: $(READY)  ## Install what is missing: Debian packages (as root), then .venv
+
+$(READY): pyproject.toml
+	@.ci/system-packages $(SYSTEM_PACKAGES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=..." >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuse,dev]'
+	@touch $@
+
+run: setup  ## Start a replicated cluster on this machine, mount it, copy real data through it
+	@$(BIN)/python -m luciole.deploy.demo run
+
+stop:  ## Stop what `make run` started; its data stay
+	@[ ! -x $(BIN)/python ] || $(BIN)/python -m luciole.deploy.demo stop
+
+test: setup  ## Run every test
+	@$(PYTEST) $(PARALLEL)
+
+check: setup  ## Run linters, type checker, and the tests that are quick
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(PYTEST) $(PARALLEL) -m "not slow and not mount"
+
+proto: setup  ## Generate the Python half of proto/ anew
+	@$(BIN)/python -m luciole.proto.generate
+
+sim: setup  ## Run the tests under simulated time, network and disks
+	@[ ! -d tests/sim ] || $(PYTEST) tests/sim
+
+bench: setup  ## Measure a cluster on this machine; results go to benchmarks/results
+	@PYTHONSAFEPATH= $(BIN)/python -m benchmarks
+
+clean:  ## Remove what was built and cached, .venv included; clusters stay
+	@rm -rf $(VENV) build dist src/*.egg-info
+	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""What is wrong with a cluster, as its manager tells it.
+
+Layer: pure. One rule for `luciole up`, which waits until nothing is wrong, and `luciole status`.
+"""
+
+from __future__ import annotations
+
+from luciole.proto import mgmtd_pb2
+
+FRESH_MS = 4000  # heartbeats come twice a second; a lease is longer
+
+
+def node_name(node: mgmtd_pb2.Node) -> str:
+    """"storage node 101"."""
+    return f"{mgmtd_pb2.NodeKind.Name(node.kind).lower()} node {node.node_id}"
+
+
+def state_name(state: mgmtd_pb2.PublicState) -> str:
+    """"last serving"."""
+    return mgmtd_pb2.PublicState.Name(state).lower().replace("_", " ")
+
+
+def node_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
+    """Nodes that are not connected, or were not heard of lately."""
+    found = []
+    for entry in status.nodes:
+        node, name = entry.node, node_name(entry.node)
+        if node.state != mgmtd_pb2.CONNECTED:
+            state = mgmtd_pb2.NodeState.Name(node.state).lower()
+            found.append(f"{name} ({node.host}:{node.rpc_port}) is {state}")
+        elif node.kind == mgmtd_pb2.STORAGE and not entry.targets:
+            found.append(f"{name} has not reported its targets to the manager yet")
+        elif entry.last_heartbeat_age_ms > FRESH_MS:
+            found.append(
+                f"{name} was last heard {entry.last_heartbeat_age_ms / 1000:.1f} s ago")
+    return found
+
+
+def resync_progress(
+    status: mgmtd_pb2.StatusReply, chain: mgmtd_pb2.Chain
+) -> tuple[int, int]:
+    """(chunks compared, chunks to compare) of a chain that is being brought up to date."""
+    members = {member.target_id for member in chain.targets}
+    reports = [report for entry in status.nodes for report in entry.targets
+               if report.target_id in members and report.resync_total]
+    return (sum(report.resync_done for report in reports),
+            sum(report.resync_total for report in reports))
+
+
+def chain_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
+    """Targets that do not serve."""
+    if not status.routing.chains:
+        return ["there are no chains yet: no storage was given out"]
+    node_of = {target.target_id: target.node_id for target in status.routing.targets}
+    found = []
+    for chain in status.routing.chains:
+        for member in chain.targets:
+            if member.state == mgmtd_pb2.SERVING:
+                continue
+            progress = ""
+            if member.state == mgmtd_pb2.SYNCING:
+                done, total = resync_progress(status, chain)
+                progress = f" ({done} of {total} chunks compared)"
+            found.append(f"chain {chain.chain_id}: target {member.target_id} on node "
+                         f"{node_of.get(member.target_id, 0)} is "
+                         f"{state_name(member.state)}{progress}")
+    return found

@@ -1,0 +1,78 @@
+"""A local cluster of real processes, driven through the command line as a user would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from luciole.deploy import mounts, processes
+from luciole.deploy.cluster_directory import ClusterDirectory
+
+COMMAND_SECONDS = 60
+needs_fuse = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse cannot be opened")
+
+
+class Cluster:
+    """A cluster's directory and its command line."""
+
+    def __init__(self, root: Path) -> None:
+        self.directory = ClusterDirectory(root / "cluster")
+        self.mounts = [root / "mnt", root / "other mount é"]
+        for place in self.mounts:
+            place.mkdir()
+
+    def luciole(self, *arguments: str, expect: int = 0) -> str:
+        """Runs a command; returns what it printed."""
+        done = subprocess.run(
+            processes.luciole_command(*arguments), capture_output=True, text=True, check=False,
+            timeout=COMMAND_SECONDS, stdin=subprocess.DEVNULL)
+        assert done.returncode == expect, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr if expect else done.stdout
+
+    def up(self, *arguments: str) -> dict[str, object]:
+        text = self.luciole("up", str(self.directory.path), "--json", "--timeout", "40",
+                            *arguments)
+        found: dict[str, object] = json.loads(text)
+        return found
+
+    def down(self) -> None:
+        self.luciole("down", str(self.directory.path))
+
+    def fsck(self, expect: int = 0) -> list[str]:
+        text = self.luciole(
+            "fsck", "--dir", str(self.directory.path), "--json", expect=expect)
+        return [problem["kind"] for problem in json.loads(text[text.index("{"):])["problems"]]
+
+    def records(self) -> list[processes.ProcessRecord]:
+        found = [processes.running(path) for path in self.directory.run.glob("*.pid")]
+        return [record for record in found if record]
+
+    def kill_all(self) -> None:
+        """The end of every process at once."""
+        records = self.records()
+        for record in records:
+            processes.send(record, signal.SIGKILL)
+        for record in records:
+            assert processes.wait_end(record, 10.0)
+
+    def kill(self, name: str) -> None:
+        """The end of one process."""
+        [record] = [found for path in self.directory.run.glob(f"{name}.pid")
+                    if (found := processes.running(path))]
+        processes.send(record, signal.SIGKILL)
+        assert processes.wait_end(record, 10.0)
+
+    def destroy(self) -> None:
+        """Unmounts and kills whatever is left, however the test ended."""
+        for place in self.mounts:
+            if mounts.is_mounted(place):
+                subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False, timeout=20)
+        with contextlib.suppress(AssertionError):
+            self.kill_all()
