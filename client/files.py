@@ -72,7 +72,13 @@ class OpenFile:
         return max(self.inode.length, self._written_end)
 
     def refresh(self, inode: meta_pb2.Inode) -> None:
-        """Takes over what the metadata service says."""
+        """Takes over what the metadata service says, but no cut that is still under way.
+
+        What is written with its truncate version would count as written after it, and yet be
+        trimmed by it. Until it is done, writes here come before it, and it voids them.
+        """
+        if inode.trim_pending:
+            return
         if inode.truncate_version > self.inode.truncate_version:
             self._written_end = 0  # another client cut the file: our old end is void
         self.inode = inode

@@ -272,8 +272,10 @@ class Operations:
     # Keeping files that are open.
 
     def _session_of(self, handle: Handle) -> meta_pb2.Session:
+        # The sessions of one inode are told apart by their ids alone, whosever they are.
+        session_id = self._meta.client_id[:8] + handle.number.to_bytes(8, "little")
         return meta_pb2.Session(
-            client_id=self._meta.client_id, session_id=handle.number.to_bytes(16, "little"),
+            client_id=self._meta.client_id, session_id=session_id,
             inode_id=handle.inode_id, write=False)
 
     async def hold_once(self) -> None:

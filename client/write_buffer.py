@@ -98,7 +98,7 @@ class WriteBuffer:
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
         while True:
-            seen = self._signal.count  # read first: no send that ends after this is missed
+            seen = self._signal.count  # before looking, so that no wake-up is lost
             if ready():
                 return
             await self._signal.wait(seen, WAIT_S)

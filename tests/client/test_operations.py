@@ -1,0 +1,271 @@
+"""Mounts end to end in one process: files against a bytearray, close-to-open, open and unlinked."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from luciole.client.operations import OpenFlags, Operations
+from luciole.errors import FsError, Kind
+from luciole.proto import meta_pb2
+from luciole.tests.sim.cluster import CHUNK
+from luciole.tests.sim.filesystem import (
+    BOTH,
+    CREDENTIAL,
+    GRACE,
+    READ,
+    ROOT,
+    FileSystem,
+    run_filesystem,
+)
+from luciole.tests.sim.network import SOUND, Fault, Loss
+
+OFFSETS = st.sampled_from([0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 7, 2 * CHUNK, 3 * CHUNK - 5])
+LENGTHS = st.sampled_from([1, 7, 4096, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
+STEP = st.one_of(
+    st.tuples(st.just("write"), OFFSETS, LENGTHS),
+    st.tuples(st.just("append"), st.just(0), LENGTHS),
+    st.tuples(st.just("read"), OFFSETS, LENGTHS),
+    st.tuples(st.just("truncate"), OFFSETS, st.just(0)),
+    st.tuples(st.just("fsync"), st.just(0), st.just(0)),
+    st.tuples(st.just("flush"), st.just(0), st.just(0)),
+    st.tuples(st.just("reopen"), st.integers(0, 1), st.booleans()),
+)
+
+
+class File:
+    """One file on two mounts, used by one at a time, beside what it must hold."""
+
+    def __init__(self, mounts: list[Operations], inode_id: int) -> None:
+        self.mounts = mounts
+        self.inode_id = inode_id
+        self.content = bytearray()
+        self.mount = mounts[0]
+        self.handle = 0
+        self._stamp = 0
+
+    async def step(self, kind: str, first: int, second: int) -> None:
+        if kind in {"write", "append"}:
+            offset = len(self.content) if kind == "append" else first
+            self._stamp = self._stamp % 250 + 1
+            data = bytes([self._stamp]) * second
+            await self.mount.write(self.handle, offset, memoryview(data))
+            self.content.extend(bytes(max(0, offset + second - len(self.content))))
+            self.content[offset : offset + second] = data
+        elif kind == "read":
+            found = await self.mount.read(self.handle, first, second)
+            assert bytes(found) == bytes(self.content[first : first + second])
+        elif kind == "truncate":
+            await self.mount.truncate(CREDENTIAL, self.inode_id, first, self.handle)
+            del self.content[first:]
+            self.content.extend(bytes(first - len(self.content)))
+        elif kind == "fsync":
+            await self.mount.fsync(self.handle)
+        elif kind == "flush":
+            await self.mount.flush(self.handle)
+        else:
+            await self.mount.flush(self.handle)
+            await self.mount.release(self.handle)
+            self.mount = self.mounts[first]
+            cut = OpenFlags(read=True, write=True, truncate=bool(second))
+            self.handle, inode = await self.mount.open(CREDENTIAL, self.inode_id, cut)
+            if second:
+                self.content.clear()
+            assert inode.length == len(self.content)
+        assert (await self.mount.getattr(self.inode_id)).length == len(self.content)
+
+
+async def play(filesystem: FileSystem, steps: list[tuple[str, int, int]]) -> None:
+    mounts = [filesystem.mount(1), filesystem.mount(2)]
+    handle, inode = await mounts[0].create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+    file = File(mounts, inode.inode_id)
+    file.handle = handle
+    for step in steps:
+        await file.step(*step)
+    await file.step("reopen", 1, 0)
+    await file.step("read", 0, 10 * CHUNK)
+
+
+@given(st.lists(STEP, max_size=14), st.booleans())
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+def test_a_file_holds_what_was_written(
+    steps: list[tuple[str, int, int]], background: bool
+) -> None:
+    run_filesystem(lambda filesystem: play(filesystem, steps), background=background)
+
+
+@given(st.lists(STEP, min_size=3, max_size=10), st.integers(0, 1 << 32))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+def test_a_file_holds_what_was_written_over_a_lossy_network(
+    steps: list[tuple[str, int, int]], seed: int
+) -> None:
+    async def body(filesystem: FileSystem) -> None:
+        chance = filesystem.cluster.random
+
+        def rule(source: int, destination: int, method: str, request: Message) -> Fault:
+            if chance.random() < 0.15:
+                return Fault(loss=chance.choice(list(Loss)), delay=chance.random() * 0.01)
+            return SOUND
+
+        filesystem.cluster.network.rule = rule
+        await play(filesystem, steps)
+
+    run_filesystem(body, seed=seed)
+
+
+def test_a_file_that_is_cut_short_shows_zeros_when_it_grows() -> None:
+    async def body(filesystem: FileSystem) -> None:
+        await play(filesystem, [
+            ("write", 0, 2 * CHUNK + 3), ("fsync", 0, 0), ("truncate", 100, 0),
+            ("truncate", 2 * CHUNK, 0), ("read", 0, 3 * CHUNK), ("append", 0, 7)])
+
+    run_filesystem(body)
+
+
+def test_an_unlinked_file_is_readable_while_any_mount_has_it_open() -> None:
+    """Two mounts whose handles have the same number; the chunks go with the last of them."""
+
+    async def body(filesystem: FileSystem) -> None:
+        writer = filesystem.mount(9)
+        handle, inode = await writer.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await writer.write(handle, 0, memoryview(b"still here"))
+        await writer.flush(handle)
+        await writer.release(handle)
+        mounts = [filesystem.mount(1), filesystem.mount(2)]
+        handles = [(await mount.open(CREDENTIAL, inode.inode_id, READ))[0] for mount in mounts]
+        assert handles[0] == handles[1]
+        await filesystem.sleep(11)
+        for mount in mounts:
+            await mount.hold_once()
+        await writer.unlink(CREDENTIAL, ROOT, b"f")
+        await mounts[0].release(handles[0])
+        await filesystem.sleep(2 * GRACE)
+        await filesystem.collector.run_once()
+        assert bytes(await mounts[1].read(handles[1], 0, 100)) == b"still here"
+        await mounts[1].release(handles[1])
+        await filesystem.collector.run_once()
+        with pytest.raises(FsError) as caught:
+            await mounts[1].getattr(inode.inode_id)
+        assert caught.value.kind == Kind.STALE_HANDLE
+        assert await filesystem.cluster.same_everywhere() == {}
+
+    run_filesystem(body)
+
+
+def test_an_own_unlink_keeps_an_open_file() -> None:
+    async def body(filesystem: FileSystem) -> None:
+        mount = filesystem.mount(1)
+        handle, inode = await mount.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        reader, _ = await mount.open(CREDENTIAL, inode.inode_id, READ)
+        await mount.write(handle, 0, memoryview(b"data"))
+        await mount.flush(handle)
+        await mount.release(handle)
+        await mount.rename(meta_pb2.RenameRequest(
+            credential=CREDENTIAL, parent=ROOT, name=b"f", new_parent=ROOT, new_name=b"g"))
+        await mount.unlink(CREDENTIAL, ROOT, b"g")
+        await filesystem.sleep(2 * GRACE)
+        await filesystem.collector.run_once()
+        assert bytes(await mount.read(reader, 0, 10)) == b"data"
+        await mount.close_all()
+        await filesystem.collector.run_once()
+        assert await filesystem.cluster.same_everywhere() == {}
+
+    run_filesystem(body)
+
+
+def test_a_cut_that_is_under_way_is_not_written_over() -> None:
+    """Another client's cut has a new length but old chunks: its trim would take new bytes."""
+
+    async def body(filesystem: FileSystem) -> None:
+        cutter, writer = filesystem.mount(1), filesystem.mount(2)
+        handle, inode = await writer.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await writer.write(handle, 0, memoryview(b"x" * CHUNK))
+        await writer.fsync(handle)
+        cluster = filesystem.cluster
+        removals = []
+
+        def rule(source: int, destination: int, method: str, request: Message) -> Fault:
+            if method == "remove_ranges":
+                removals.append(1)
+                return Fault(delay=0.8)
+            return SOUND
+
+        cluster.network.rule = rule
+        cluster.network.nursery.start_soon(cutter.truncate, CREDENTIAL, inode.inode_id, 0)
+        await filesystem.sleep(0.2)
+        assert removals
+        await writer.getattr(inode.inode_id)
+        await writer.write(handle, 0, memoryview(b"new"))
+        await writer.flush(handle)
+        await writer.release(handle)
+        await filesystem.sleep(2.0)
+        handle, inode = await cutter.open(CREDENTIAL, inode.inode_id, READ)
+        found = bytes(await cutter.read(handle, 0, 10))
+        assert (inode.length, found) in {(0, b""), (3, b"new")}, "zeros were never written"
+
+    run_filesystem(body)
+
+
+def test_a_failed_write_is_told_at_flush_and_only_once() -> None:
+    async def body(filesystem: FileSystem) -> None:
+        mount = filesystem.mount(1)
+        handle, _ = await mount.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        for node in filesystem.cluster.nodes.values():
+            node.engine.fill_disk()
+        await mount.write(handle, 0, memoryview(b"x"))
+        with pytest.raises(FsError) as caught:
+            await mount.flush(handle)
+        assert caught.value.kind == Kind.NO_SPACE
+        for node in filesystem.cluster.nodes.values():
+            node.engine.fill_disk(full=False)
+        await mount.write(handle, 0, memoryview(b"y"))
+        await mount.flush(handle)
+        assert bytes(await mount.read(handle, 0, 9)) == b"y"
+
+    run_filesystem(body)
+
+
+def test_handles_know_their_rights() -> None:
+    async def body(filesystem: FileSystem) -> None:
+        mount = filesystem.mount(1)
+        handle, inode = await mount.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await mount.release(handle)
+        reader, _ = await mount.open(CREDENTIAL, inode.inode_id, READ)
+        for call in (mount.write(reader, 0, memoryview(b"x")), mount.read(12345, 0, 1)):
+            with pytest.raises(FsError) as caught:
+                await call
+            assert caught.value.kind == Kind.NO_SESSION
+
+    run_filesystem(body)
+
+
+def test_listing_and_attributes() -> None:
+    async def body(filesystem: FileSystem) -> None:
+        mount = filesystem.mount(1)
+        made = await mount.mkdir(CREDENTIAL, ROOT, b"d", 0o755)
+        for number in range(300):
+            await mount.symlink(CREDENTIAL, made.inode_id, b"%03d" % number, b"t")
+        handle = await mount.opendir(CREDENTIAL, made.inode_id)
+        for number in range(300):
+            entry = await mount.readdir(handle, number)
+            assert entry is not None
+            assert entry.dentry.name == b"%03d" % number
+        assert await mount.readdir(handle, 300) is None
+        await mount.unlink(CREDENTIAL, made.inode_id, b"000")
+        await mount.rewinddir(handle)
+        first = await mount.readdir(handle, 0)
+        assert first is not None
+        assert first.dentry.name == b"001"
+        mount.releasedir(handle)
+        file, inode = await mount.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await mount.write(file, 0, memoryview(b"abc"))
+        changed = await mount.setattr(
+            meta_pb2.SetAttrRequest(credential=CREDENTIAL, inode_id=inode.inode_id, mtime_ns=5))
+        assert (changed.mtime_ns, changed.length) == (5, 3)
+        await mount.flush(file)
+        await mount.release(file)
+        assert (await mount.getattr(inode.inode_id)).mtime_ns == 5
+
+    run_filesystem(body)

@@ -1,0 +1,1 @@
+"""Components against simple models of what they do."""
