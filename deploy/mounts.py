@@ -71,7 +71,9 @@ def is_mounted(mount_point: Path) -> bool:
 
 def is_stale(mount_point: Path) -> bool:
     """Whether a luciole is mounted there whose daemon has died."""
-    return is_mounted(mount_point) and probe(mount_point) == errno.ENOTCONN
+    # ECONNABORTED is what a request gets that was under way while the daemon ended.
+    dead = {errno.ENOTCONN, errno.ECONNABORTED}
+    return is_mounted(mount_point) and probe(mount_point) in dead
 
 
 def clear_stale(mount_point: Path) -> bool:
