@@ -47,6 +47,15 @@ def resync_progress(
             sum(report.resync_total for report in reports))
 
 
+def damage_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
+    """Targets with chunks that rotted on every replica that could be asked."""
+    return [
+        f"target {report.target_id} on {node_name(entry.node)} has {report.unrepairable} damaged "
+        "chunks that no other replica can repair: its log names them"
+        for entry in status.nodes for report in entry.targets if report.unrepairable
+    ]
+
+
 def chain_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
     """Targets that do not serve."""
     if not status.routing.chains:

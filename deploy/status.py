@@ -18,7 +18,13 @@ from luciole.config import ClientConfig, load
 from luciole.deploy import local_cluster, mounts, processes
 from luciole.deploy.cluster_directory import ClusterDirectory, services_of
 from luciole.deploy.connect import DEFAULT_DIRECTORY, open_client
-from luciole.deploy.health import chain_problems, node_problems, resync_progress, state_name
+from luciole.deploy.health import (
+    chain_problems,
+    damage_problems,
+    node_problems,
+    resync_progress,
+    state_name,
+)
 from luciole.deploy.output import answers, print_json
 from luciole.errors import FsError
 from luciole.proto import common_pb2, mgmtd_pb2
@@ -59,6 +65,16 @@ class ChainView(msgspec.Struct):
     targets: list[TargetView]
     resync_done: int
     resync_total: int
+
+
+class ScrubView(msgspec.Struct):
+    """Bit rot: what was verified and found, of all targets, each since its process started."""
+
+    chunks: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    repaired: int = 0
+    unrepairable: int = 0  # now
 
 
 class ClientView(msgspec.Struct):
@@ -104,6 +120,7 @@ class StatusView(msgspec.Struct):
     clients: list[ClientView] = []
     processes: list[ProcessView] = []
     mounts: list[MountView] = []
+    scrub: ScrubView = ScrubView()
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -196,7 +213,13 @@ def _add_cluster(view: StatusView, status: mgmtd_pb2.StatusReply, client: Client
                        state_name(member.state)) for member in chain.targets], done, total))
     view.clients = [ClientView(session.kind, session.host, session.pid, session.mount_point)
                     for session in status.clients]
-    view.problems += node_problems(status) + chain_problems(status)
+    reports = [report for entry in status.nodes for report in entry.targets]
+    view.scrub = ScrubView(
+        sum(report.scrubbed_chunks for report in reports),
+        sum(report.scrubbed_bytes for report in reports),
+        sum(report.damaged for report in reports), sum(report.repaired for report in reports),
+        sum(report.unrepairable for report in reports))
+    view.problems += node_problems(status) + chain_problems(status) + damage_problems(status)
     view.problems += local_cluster.meta_problems(client.connections.caller, status)
 
 
@@ -226,7 +249,10 @@ def render(view: StatusView, console: Console) -> None:
     if view.manager_answers:
         console.print(f"space   {size_text(view.free_bytes)} free of "
                       f"{size_text(view.capacity_bytes)}, {size_text(view.used_bytes)} used by "
-                      "files (each byte counted once)\n")
+                      "files (each byte counted once)")
+        scrub = view.scrub
+        console.print(f"scrub   {size_text(scrub.bytes)} verified, {scrub.damaged} chunks damaged, "
+                      f"{scrub.repaired} repaired, {scrub.unrepairable} beyond repair\n")
         console.print(_nodes_table(view))
         console.print()
         console.print(_chains_table(view))

@@ -133,7 +133,7 @@ class Routing(_message.Message):
     def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., chains: _Optional[_Iterable[_Union[Chain, _Mapping]]] = ..., tables: _Optional[_Iterable[_Union[ChainTable, _Mapping]]] = ...) -> None: ...
 
 class TargetReport(_message.Message):
-    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk", "device")
+    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk", "device", "scrubbed_chunks", "scrubbed_bytes", "damaged", "repaired", "unrepairable")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +145,11 @@ class TargetReport(_message.Message):
     RESYNC_TOTAL_FIELD_NUMBER: _ClassVar[int]
     DISK_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SCRUBBED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    SCRUBBED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_FIELD_NUMBER: _ClassVar[int]
+    UNREPAIRABLE_FIELD_NUMBER: _ClassVar[int]
     target_id: int
     state: LocalState
     chain_version: int
@@ -156,7 +161,12 @@ class TargetReport(_message.Message):
     resync_total: int
     disk: int
     device: str
-    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    scrubbed_chunks: int
+    scrubbed_bytes: int
+    damaged: int
+    repaired: int
+    unrepairable: int
+    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ..., device: _Optional[str] = ..., scrubbed_chunks: _Optional[int] = ..., scrubbed_bytes: _Optional[int] = ..., damaged: _Optional[int] = ..., repaired: _Optional[int] = ..., unrepairable: _Optional[int] = ...) -> None: ...
 
 class RegisterNodeRequest(_message.Message):
     __slots__ = ("cluster_id", "node", "targets")

@@ -18,7 +18,9 @@ from luciole.rpc.serving import serving
 from luciole.runtime import ThreadRuntime
 from luciole.storage.engine.file import FileEngine
 from luciole.storage.fencing import LateFence
+from luciole.storage.repair import Repair
 from luciole.storage.resync import Resync
+from luciole.storage.scrub import STEP_S, Scrub
 from luciole.storage.service import StorageService
 from luciole.storage.targets import Target, Targets
 
@@ -37,7 +39,11 @@ def serve(config: StorageConfig) -> None:
         targets = Targets(_open_targets(config, resources))
         fence = LateFence()
         service = StorageService(runtime, targets, node.routing, node.connections, fence)
-        resync = Resync(runtime, targets, node.routing, node.connections, service.replica)
+        ports_of_chains = (runtime, targets, node.routing, node.connections, service.replica)
+        resync, repair = Resync(*ports_of_chains), Repair(*ports_of_chains)
+        scrub = Scrub(
+            runtime, targets, bytes_per_second=config.scrub_bytes_per_second,
+            interval_seconds=config.scrub_interval_seconds)
 
         async def follow_routing() -> None:
             await node.manager.follow()
@@ -55,6 +61,8 @@ def serve(config: StorageConfig) -> None:
                 Loop("routing", 0, follow_routing),
                 Loop("resync", config.resync_interval_seconds, resync.run_once),
                 Loop("settle", config.resync_interval_seconds, resync.settle_once),
+                Loop("repair", config.resync_interval_seconds, repair.run_once),
+                Loop("scrub", STEP_S, scrub.run_once),
                 Loop("flush", config.sync_seconds, flush),
             ])
 

@@ -177,7 +177,8 @@ class StorageService:
     ) -> storage_pb2.ReadResult:
         try:
             target, chain = await self._serving(io.chain)
-            outcome = await self._read_chunk(target, chain, io, buffer)
+            with target.damage.noticing(io.chunk_id):
+                outcome = await self._read_chunk(target, chain, io, buffer)
         except FsError as failure:
             return storage_pb2.ReadResult(error=failure.to_proto())
         return storage_pb2.ReadResult(
@@ -191,7 +192,9 @@ class StorageService:
             if state is None:
                 raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
             pending = False
-            if state.pending is not None and not io.relaxed:
+            if io.version:
+                pending = _holds_as_pending(state, io.version)
+            elif state.pending is not None and not io.relaxed:
                 pending = await self._resolve(target, chain, state)
             elif state.committed is None:
                 raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
@@ -277,6 +280,15 @@ class StorageService:
         await target.engine.sync()
         self._targets.sync_done(chain)
         return common_pb2.Empty()
+
+
+def _holds_as_pending(state: ChunkState, version: int) -> bool:
+    """Whether a version is the pending one; False: the committed. Raises CHUNK_NOT_FOUND."""
+    if state.committed is not None and state.committed.number == version:
+        return False
+    if state.pending is not None and state.pending.number == version:
+        return True
+    raise FsError(Kind.CHUNK_NOT_FOUND, f"version {version} is not here", state.chunk_id.hex())
 
 
 def carries_bytes(io: storage_pb2.WriteIO) -> bool:

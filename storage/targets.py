@@ -13,11 +13,12 @@ every acknowledged byte of its chain; ONLINE that it is here but may lack some. 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from luciole.errors import FsError, Kind
 from luciole.proto import mgmtd_pb2
 from luciole.routing import RoutingTable
+from luciole.storage.damage import Damage
 from luciole.storage.engine.interface import ChunkEngine
 
 _BEHIND = (mgmtd_pb2.OFFLINE, mgmtd_pb2.WAITING)
@@ -36,6 +37,7 @@ class Target:
     resync_done: int = 0
     resync_total: int = 0
     device: str = ""  # names the physical device under the engine
+    damage: Damage = field(default_factory=Damage)
 
 
 class Targets:
@@ -112,6 +114,7 @@ class Targets:
                 chain_version=target.chain_version, resync_done=target.resync_done,
                 resync_total=target.resync_total,
                 device=target.device)
+            target.damage.tell(report)
             try:
                 space = await target.engine.space()
             except FsError:

@@ -179,6 +179,21 @@ class BlockEngine:
         self._make_durable()
         return pending.public()
 
+    async def repair(self, chunk_id: bytes, version: int, data: memoryview) -> None:
+        """See ChunkEngine."""
+        check_chunk_id(chunk_id)
+        value = self._store.get(chunk_key(chunk_id))
+        old = decode_record(value or b"")
+        committed, pending = old.committed, old.pending
+        if committed is not None and committed.number == version:
+            new = Record(self._stager.rewrite(chunk_id, committed, data), pending)
+        elif pending is not None and pending.number == version and not pending.removed:
+            new = Record(committed, self._stager.rewrite(chunk_id, pending, data))
+        else:
+            raise not_found(chunk_id, f"version {version} is neither pending nor committed")
+        self._record(chunk_id, value, old, new)
+        self._make_durable()
+
     async def abandon(self, chunk_id: bytes) -> None:
         """See ChunkEngine."""
         check_chunk_id(chunk_id)

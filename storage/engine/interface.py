@@ -119,6 +119,14 @@ class ChunkEngine(Protocol):
         chunk; its Version is returned with `removed`.
         """
 
+    async def repair(self, chunk_id: bytes, version: int, data: memoryview) -> None:
+        """Stores the whole content of a version anew, whose stored bytes rotted.
+
+        `data` is verified against the checksums that are stored with the version. Raises FsError
+        CHUNK_NOT_FOUND if no such version is pending or committed (any more), CHECKSUM_MISMATCH if
+        `data` is not its content, NO_SPACE, DISK_FAILED.
+        """
+
     async def abandon(self, chunk_id: bytes) -> None:
         """Drops the pending version, if any."""
 

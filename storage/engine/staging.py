@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from luciole.checksum import BLOCK_SIZE, crc32c
+from luciole.checksum import BLOCK_SIZE, block_checksums, crc32c
 from luciole.errors import FsError
 from luciole.storage.engine.blockmath import (
     ZEROS,
@@ -86,15 +86,20 @@ class Stager:
         if update.kind == REMOVE:
             return StoredVersion(number, 0, removed=True, tag=stored_tag)
         content = self._content(chunk_id, base or EMPTY, update, data)
-        return StoredVersion(
-            number,
-            content.length,
-            False,
-            stored_tag,
-            content.block,
-            content.written,
-            content.checksums,
-        )
+        return _placed(StoredVersion(number, 0, tag=stored_tag), content)
+
+    def rewrite(
+        self, chunk_id: bytes, version: StoredVersion, data: memoryview
+    ) -> StoredVersion:
+        """The same version with its content in a block of its own.
+
+        Raises FsError CHECKSUM_MISMATCH unless `data` is that content.
+        """
+        checksums = block_checksums(0, data)
+        if len(data) != version.length or pack(checksums) != version.checksums:
+            raise mismatch(chunk_id, 0, f"these are not the bytes of version {version.number}")
+        whole = Update(REPLACE, 0, len(data), 0, tuple(checksums))
+        return _placed(version, self._replace(whole, data))
 
     def _content(
         self, chunk_id: bytes, base: StoredVersion, update: Update, data: memoryview
@@ -235,3 +240,16 @@ class Stager:
             self._release(block)
             raise
         return block
+
+
+def _placed(version: StoredVersion, content: Content) -> StoredVersion:
+    """The version with its bytes at the place that `content` tells."""
+    return StoredVersion(
+        version.number,
+        content.length,
+        version.removed,
+        version.tag,
+        content.block,
+        content.written,
+        content.checksums,
+    )
