@@ -20,6 +20,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from msgspec.structs import replace
+
 from luciole.checksum import BLOCK_SIZE, crc32c
 from luciole.errors import FsError, Kind
 from luciole.storage.engine import recovery
@@ -32,6 +34,7 @@ from luciole.storage.engine.checks import (
     not_found,
     verify_data,
 )
+from luciole.storage.engine.content import place_of, read_content
 from luciole.storage.engine.flush import GroupFlush
 from luciole.storage.engine.interface import (
     Applied,
@@ -159,7 +162,7 @@ class BlockEngine:
         committed = old.committed
         pending = self._stager.stage(chunk_id, version, committed, update, data)
         if committed is not None and committed.block == pending.block:
-            committed = _with_written(committed, pending.written)
+            committed = replace(committed, written=pending.written)
         self._record(chunk_id, value, old, Record(committed, pending))
         self._make_durable()
         return pending.public()
@@ -292,7 +295,7 @@ class BlockEngine:
         head = self._scratch.head[: offset - start]
         tail = self._scratch.tail[: stop - end]
         wanted = buffer[: end - offset]
-        count = self._disk.read(version.block, start, [head, wanted, tail])
+        count = read_content(self._disk, version, start, [head, wanted, tail])
         if count < stop - start:
             raise mismatch(chunk_id, (start + count) // BLOCK_SIZE, "the block file is too short")
         stored = version.block_checksums()
@@ -308,7 +311,7 @@ class BlockEngine:
             if before or after:
                 whole = crc32c(after, crc32c(piece, crc32c(before)))
             if whole != stored[number]:
-                where = self._disk.where(version.block)
+                where = self._disk.where(place_of(version, position).block)
                 raise mismatch(chunk_id, number, f"stored bytes rotted in {where}")
             checksums.append(checksum)
             position = piece_end
@@ -408,19 +411,6 @@ class BlockEngine:
 
 
 _NOTHING = memoryview(b"")
-
-
-def _with_written(version: StoredVersion, written: int) -> StoredVersion:
-    """The same version, with what is known now of its block."""
-    return StoredVersion(
-        version.number,
-        version.length,
-        version.removed,
-        version.tag,
-        version.block,
-        written,
-        version.checksums,
-    )
 
 
 def _state(chunk_id: bytes, record: Record) -> ChunkState:

@@ -10,11 +10,14 @@ Layer: pure. Keys (one letter, then fields; numbers big-endian, so that they sor
 Values: one byte 0x01, the version of the encoding, then MessagePack:
 
     chunk record  [committed | nil, pending | nil]
-      version     [number, length, removed, tag | nil, block | nil, written, checksums]
+      version     [number, length, removed, tag | nil, block | nil, written, checksums, patches]
       tag         [client_id (bin), channel, sequence]
       block       [size_class, number]: docstring of blocks.py
       written     bytes of the block that were ever written, by this or another version
       checksums   bin: CRC32C of each 64 KiB of the content, u32 little-endian
+      patches     [[index, number], ...] by index: the 64 KiB of the content that begin at
+                  index * 64 KiB lie in block `number` of class 0, and what `block` has at their
+                  place is not of this version
     dedup record  [sequence, chunk_id (bin), version, length]
     marker        [format, cluster_id (str), target_id]
     undo record   a chunk record; empty (no 0x01 either) if there was none
@@ -24,11 +27,15 @@ is more. Another first byte than 0x01 is a store written by a newer program.
 
 Invariant: the bytes below `written` of a block are never written again while any version, or an
 undo record, refers to the block. Versions of one record that share a block state the same
-`written`.
+`written`. The block of a patch is written once.
+
+Format 2 (of the marker) added patches; a target of format 1 has none and becomes one of format 2
+when it is opened, so that an older program will not take its patches' blocks for free ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -37,7 +44,7 @@ from luciole.errors import FsError, Kind
 from luciole.storage.engine.blockmath import class_bytes, unpack
 from luciole.storage.engine.interface import Applied, Tag, Version
 
-FORMAT = 1
+FORMAT = 2
 MARKER_KEY = b"m"
 CHUNK_PREFIX = b"c"
 APPLIED_PREFIX = b"d"
@@ -62,6 +69,14 @@ class StoredVersion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     block: Block | None = None
     written: int = 0
     checksums: bytes = b""
+    patches: tuple[tuple[int, int], ...] = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Every block that it refers to."""
+        if self.block is not None:
+            yield self.block
+        for _, number in self.patches:
+            yield Block(0, number)
 
     def public(self) -> Version:
         """What callers of the engine see."""
@@ -80,9 +95,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pending: StoredVersion | None = None
 
     def blocks(self) -> set[Block]:
-        """The one or two blocks it holds."""
+        """The blocks it holds; its versions may share some."""
         versions = (self.committed, self.pending)
-        return {version.block for version in versions if version is not None and version.block}
+        return {block for version in versions if version is not None for block in version.blocks()}
 
     def allocated(self) -> int:
         """Bytes of its blocks."""

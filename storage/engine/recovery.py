@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from luciole.checksum import BLOCK_SIZE, crc32c
 from luciole.errors import FsError
+from luciole.storage.engine.content import read_content
 from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
 from luciole.storage.engine.records import (
     APPLIED_PREFIX,
@@ -89,7 +90,7 @@ def _intact(disk: BlockDisk, version: StoredVersion | None) -> bool:
         return True
     view = memoryview(bytearray(version.length))
     try:
-        if disk.read(version.block, 0, [view]) < version.length:
+        if read_content(disk, version, 0, [view]) < version.length:
             return False
     except FsError:
         return False
