@@ -37,6 +37,7 @@ class LocalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOCAL_UP_TO_DATE: _ClassVar[LocalState]
     LOCAL_ONLINE: _ClassVar[LocalState]
     LOCAL_OFFLINE: _ClassVar[LocalState]
+    LOCAL_DOUBTFUL: _ClassVar[LocalState]
 NODE_KIND_UNSPECIFIED: NodeKind
 MGMTD: NodeKind
 META: NodeKind
@@ -55,6 +56,7 @@ LOCAL_STATE_UNSPECIFIED: LocalState
 LOCAL_UP_TO_DATE: LocalState
 LOCAL_ONLINE: LocalState
 LOCAL_OFFLINE: LocalState
+LOCAL_DOUBTFUL: LocalState
 
 class Node(_message.Message):
     __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation")

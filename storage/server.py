@@ -24,6 +24,8 @@ from luciole.storage.scrub import STEP_S, Scrub
 from luciole.storage.service import StorageService
 from luciole.storage.targets import Target, Targets
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 
 def target_id(node_id: int, disk: int, number: int) -> int:
     """The id of a node's target: node, disk and number in decimal places that a person can read."""
@@ -77,10 +79,18 @@ def _open_targets(config: StorageConfig, resources: ExitStack) -> list[Target]:
             engine = FileEngine.open(
                 root / "targets" / str(identity), cluster_id=config.cluster_id,
                 target_id=identity, create=True, durability=config.durability,
-                reserve=config.reserve_bytes)
+                reserve=config.reserve_bytes, boot_id=boot_id())
             resources.callback(engine.close)
             found.append(Target(identity, disk, engine, device=device))
     return found
+
+
+def boot_id() -> str:
+    """Differs at each start of the machine; empty where the kernel does not tell."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _device(root: Path) -> str:

@@ -64,6 +64,9 @@ class StorageService:
         if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
             raise FsError(Kind.NOT_SERVING, "the target's disk failed",
                           f"target {target.target_id}")
+        if target.local_state == mgmtd_pb2.LOCAL_DOUBTFUL:
+            raise FsError(Kind.NOT_SERVING, "the machine lost power and the target may lack "
+                          "updates: the manager decides", f"target {target.target_id}")
         return target, chain, state
 
     async def _serving(

@@ -7,7 +7,11 @@ every acknowledged byte of its chain; ONLINE that it is here but may lack some. 
 - public SERVING or LAST_SERVING when the process starts: it had everything and still has: up to
   date (LAST_SERVING will be made SERVING by the manager);
 - public OFFLINE, WAITING or SYNCING: it may lack writes: online, until the predecessor of a
-  syncing target says that it has sent everything (`sync_done`).
+  syncing target says that it has sent everything (`sync_done`);
+- after a power loss that may have taken acknowledged updates (`ChunkEngine.doubtful`), public
+  SERVING or LAST_SERVING: doubtful, and it serves nothing. The manager answers by making it wait
+  for the others, or LAST_SERVING; a doubtful target that has seen itself LAST_SERVING and then
+  SERVING was chosen to go on with what it has.
 """
 
 from __future__ import annotations
@@ -38,6 +42,11 @@ class Target:
     resync_total: int = 0
     device: str = ""  # names the physical device under the engine
     damage: Damage = field(default_factory=Damage)
+    doubt_answered: bool = False  # it was made LAST_SERVING while doubtful
+
+    def __post_init__(self) -> None:
+        if self.engine.doubtful:
+            self.local_state = mgmtd_pb2.LOCAL_DOUBTFUL
 
 
 class Targets:
@@ -88,9 +97,16 @@ class Targets:
         target.chain_id, target.chain_version = chain.chain_id, chain.version
         if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
             return
-        if state in _BEHIND or (state == mgmtd_pb2.SYNCING and first):
+        doubtful = target.local_state == mgmtd_pb2.LOCAL_DOUBTFUL
+        if state in _BEHIND or (state == mgmtd_pb2.SYNCING and (first or doubtful)):
             target.local_state = mgmtd_pb2.LOCAL_ONLINE
-        elif state in {mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING}:
+            _end_doubt(target)
+        elif doubtful and state == mgmtd_pb2.LAST_SERVING:
+            target.doubt_answered = True
+        elif doubtful and state == mgmtd_pb2.SERVING and target.doubt_answered:
+            target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE
+            _end_doubt(target)
+        elif not doubtful and state in {mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING}:
             target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE
 
     def sync_done(self, chain: mgmtd_pb2.Chain) -> None:
@@ -125,3 +141,10 @@ class Targets:
                 report.capacity_bytes, report.free_bytes = space.capacity, space.free
             reports.append(report)
         return reports
+
+
+def _end_doubt(target: Target) -> None:
+    try:
+        target.engine.trust()
+    except FsError:
+        target.local_state = mgmtd_pb2.LOCAL_OFFLINE

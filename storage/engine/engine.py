@@ -47,8 +47,10 @@ from luciole.storage.engine.interface import (
 from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
 from luciole.storage.engine.records import (
     NO_RECORD,
+    SESSION_KEY,
     Block,
     Record,
+    Session,
     StoredVersion,
     applied_key,
     chunk_key,
@@ -56,6 +58,7 @@ from luciole.storage.engine.records import (
     decode_record,
     encode_applied,
     encode_record,
+    encode_session,
     undo_key,
 )
 from luciole.storage.engine.staging import Stager
@@ -84,6 +87,7 @@ class BlockEngine:
             "process": when it survives the death of every process, and `sync` does the rest.
         quota: bytes of blocks that it may use; None: the disk is the bound.
         reserve: bytes of the disk that it leaves free.
+        boot_id: differs at each start of the machine.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class BlockEngine:
         durability: Durability,
         quota: int | None,
         reserve: int,
+        boot_id: str = "",
     ) -> None:
         self._store = store
         self._disk = disk
@@ -103,11 +108,14 @@ class BlockEngine:
         self._records_lock = threading.Lock()
         self._scratch = _Scratch()
         self._closed = False
+        self._boot_id = boot_id
         self._recover()
 
     def _recover(self) -> None:
         """Starts from what the store and the disk hold. No other call may be under way."""
         recovery.settle_last_epoch(self._store, self._disk)
+        self._doubtful = recovery.lost_power(self._store, self._boot_id)
+        self._note_session(safe=self._power)
         self._flush = GroupFlush(self._flush_once)
         self._epoch = 1
         self._touched: set[bytes] = set()  # chunks with an undo record of this epoch
@@ -117,6 +125,23 @@ class BlockEngine:
         self._disk.resume(self._allocator.ends())
         self._stager = Stager(self._disk, self._allocate, self._allocator.give_back)
         self.trim()
+
+    def _note_session(self, *, safe: bool) -> None:
+        batch = Batch()
+        batch.put(SESSION_KEY, encode_session(Session(self._boot_id, safe, self._doubtful)))
+        self._store.write(batch)
+        self._store.sync()
+
+    @property
+    def doubtful(self) -> bool:
+        """See ChunkEngine."""
+        return self._doubtful
+
+    def trust(self) -> None:
+        """See ChunkEngine."""
+        if self._doubtful:
+            self._doubtful = False
+            self._note_session(safe=self._power)
 
     def _held_blocks(self) -> Iterator[Block]:
         for record in recovery.all_records(self._store):
@@ -278,6 +303,7 @@ class BlockEngine:
         if not self._closed:
             self._closed = True
             self._flush.wait()
+            self._note_session(safe=True)
 
     def _read_once(
         self, chunk_id: bytes, value: bytes | None, offset: int, buffer: memoryview, pending: bool

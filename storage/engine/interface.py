@@ -89,6 +89,14 @@ class ReadOutcome(msgspec.Struct, frozen=True):
 class ChunkEngine(Protocol):
     """One target's chunks."""
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether acknowledged updates may be missing: the machine restarted under an engine with
+        durability "process" that was not closed. Stays so over restarts until `trust`."""
+
+    def trust(self) -> None:
+        """Ends the doubt, durably: the chain has decided what this target is good for."""
+
     async def state(self, chunk_id: bytes) -> ChunkState | None:
         """Both versions of a chunk, or None."""
 

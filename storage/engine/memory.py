@@ -184,6 +184,7 @@ class MemoryEngine(BlockEngine):
             self._memory_disk.lose()
         if not records_survive:
             self._memory_store.lose()
+        self._boot_id += "+"
         self._recover()
 
     def restart(self) -> None:

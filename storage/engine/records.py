@@ -5,6 +5,7 @@ Layer: pure. Keys (one letter, then fields; numbers big-endian, so that they sor
     "c" chunk_id[16]                  chunk record
     "d" client_id channel[u32]        last update that a channel committed ("dedup record")
     "m"                               marker: whose target this is
+    "s"                               session: how the target was last opened and closed
     "u" epoch[u64] chunk_id[16]       undo record: the chunk record at the begin of the epoch
 
 Values: one byte 0x01, the version of the encoding, then MessagePack:
@@ -20,6 +21,8 @@ Values: one byte 0x01, the version of the encoding, then MessagePack:
                   place is not of this version
     dedup record  [sequence, chunk_id (bin), version, length]
     marker        [format, cluster_id (str), target_id]
+    session       [boot_id (str), safe, doubtful]; safe: what was acknowledged survives a power loss
+                  (closed well, or open with durability "power")
     undo record   a chunk record; empty (no 0x01 either) if there was none
 
 The outer arrays and `version` may grow at their end: a reader fills in defaults and ignores what
@@ -46,6 +49,7 @@ from luciole.storage.engine.interface import Applied, Tag, Version
 
 FORMAT = 2
 MARKER_KEY = b"m"
+SESSION_KEY = b"s"
 CHUNK_PREFIX = b"c"
 APPLIED_PREFIX = b"d"
 UNDO_PREFIX = b"u"
@@ -112,6 +116,14 @@ class Marker(msgspec.Struct, frozen=True, array_like=True):
     target_id: int
 
 
+class Session(msgspec.Struct, frozen=True, array_like=True):
+    """How a target was last opened and closed."""
+
+    boot_id: str
+    safe: bool
+    doubtful: bool
+
+
 class _StoredApplied(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
     chunk_id: bytes
@@ -124,6 +136,7 @@ NO_RECORD = Record()
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(Record)
 _markers = msgspec.msgpack.Decoder(Marker)
+_sessions = msgspec.msgpack.Decoder(Session)
 _applied = msgspec.msgpack.Decoder(_StoredApplied)
 T = TypeVar("T")
 
@@ -173,6 +186,16 @@ def encode_marker(marker: Marker) -> bytes:
 def decode_marker(value: bytes) -> Marker:
     """The marker of a value."""
     return _decode(_markers, value)
+
+
+def encode_session(session: Session) -> bytes:
+    """Value of the session."""
+    return _ENCODING + _encoder.encode(session)
+
+
+def decode_session(value: bytes) -> Session:
+    """The session of a value."""
+    return _decode(_sessions, value)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], value: bytes) -> T:

@@ -20,12 +20,14 @@ from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
 from luciole.storage.engine.records import (
     APPLIED_PREFIX,
     CHUNK_PREFIX,
+    SESSION_KEY,
     UNDO_PREFIX,
     Record,
     StoredVersion,
     chunk_key,
     decode_applied,
     decode_record,
+    decode_session,
 )
 
 _PREFIX_ENDS = {prefix: bytes([prefix[0] + 1]) for prefix in (b"c", b"d", b"u")}
@@ -58,6 +60,16 @@ def settle_last_epoch(store: RecordStore, disk: BlockDisk) -> int:
     store.write(batch)
     store.sync()
     return len(set_back)
+
+
+def lost_power(store: RecordStore, boot_id: str) -> bool:
+    """Whether updates that were acknowledged may be gone: with durability "process" a restart of
+    the machine takes what no flush had reached. A doubt lasts until it is ended explicitly."""
+    value = store.get(SESSION_KEY)
+    if value is None:
+        return False
+    session = decode_session(value)
+    return session.doubtful or (not session.safe and session.boot_id != boot_id)
 
 
 def all_records(store: RecordStore) -> Iterator[Record]:
