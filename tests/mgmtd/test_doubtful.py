@@ -185,6 +185,32 @@ def test_all_lose_power_and_one_of_them_is_followed(seed: int) -> None:
     assert sorted(cluster.states().values()) == [SERVING, SYNCING, WAITING]
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_manager_waits_until_its_answer_was_seen(size: int) -> None:
+    cluster = Cluster(size)
+    for number, engine in cluster.engines.items():
+        engine.power_loss()
+        cluster.start(number)
+        cluster.observe(number)
+    for number in cluster.engines:
+        cluster.beat(number)
+    for _ in range(3):
+        cluster.tick()  # more often than anybody looks
+    assert set(cluster.states().values()) == {LAST}
+    for number in cluster.engines:
+        cluster.observe(number)
+    cluster.tick()
+    assert set(cluster.states().values()) == {LAST}
+    for _ in range(3):
+        for number in cluster.engines:
+            cluster.beat(number)
+        for _ in range(3):
+            cluster.tick()
+        for number in cluster.engines:
+            cluster.observe(number)
+        assert len(cluster.serving()) == 1
+
+
 def test_what_ends_and_what_makes_a_doubt() -> None:
     for durability, doubtful in (("process", True), ("power", False)):
         engine = MemoryEngine(durability=durability)  # type: ignore[arg-type]
