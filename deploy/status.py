@@ -23,6 +23,7 @@ from luciole.deploy.health import (
     damage_problems,
     node_problems,
     resync_progress,
+    resync_seconds_left,
     state_name,
 )
 from luciole.deploy.output import answers, print_json
@@ -65,6 +66,7 @@ class ChainView(msgspec.Struct):
     targets: list[TargetView]
     resync_done: int
     resync_total: int
+    resync_seconds_left: int = 0
 
 
 class ScrubView(msgspec.Struct):
@@ -210,7 +212,8 @@ def _add_cluster(view: StatusView, status: mgmtd_pb2.StatusReply, client: Client
         done, total = resync_progress(status, chain)
         view.chains.append(ChainView(chain.chain_id, chain.version, [
             TargetView(member.target_id, node_of.get(member.target_id, 0),
-                       state_name(member.state)) for member in chain.targets], done, total))
+                       state_name(member.state)) for member in chain.targets], done, total,
+            resync_seconds_left(status, chain)))
     view.clients = [ClientView(session.kind, session.host, session.pid, session.mount_point)
                     for session in status.clients]
     reports = [report for entry in status.nodes for report in entry.targets]
@@ -288,5 +291,7 @@ def _chains_table(view: StatusView) -> Table:
             Text.assemble(f"{target.target_id} ", (target.state, _COLOURS.get(target.state, "")))
             for target in chain.targets)
         progress = f"{chain.resync_done}/{chain.resync_total}" if chain.resync_total else ""
+        if chain.resync_seconds_left:
+            progress += f", {chain.resync_seconds_left} s left"
         table.add_row(str(chain.chain_id), str(chain.version), members, progress)
     return table

@@ -222,15 +222,19 @@ class ListChunksRequest(_message.Message):
     def __init__(self, target_id: _Optional[int] = ..., begin: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ListChunksReply(_message.Message):
-    __slots__ = ("chunks", "more")
+    __slots__ = ("chunks", "more", "incarnation")
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     chunks: _containers.RepeatedCompositeFieldContainer[ChunkInfo]
     more: bool
-    def __init__(self, chunks: _Optional[_Iterable[_Union[ChunkInfo, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, chunks: _Optional[_Iterable[_Union[ChunkInfo, _Mapping]]] = ..., more: _Optional[bool] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class SyncDoneRequest(_message.Message):
-    __slots__ = ("chain",)
+    __slots__ = ("chain", "incarnation")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     chain: VersionedChain
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., incarnation: _Optional[int] = ...) -> None: ...

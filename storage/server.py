@@ -42,7 +42,8 @@ def serve(config: StorageConfig) -> None:
         fence = LateFence()
         service = StorageService(runtime, targets, node.routing, node.connections, fence)
         ports_of_chains = (runtime, targets, node.routing, node.connections, service.replica)
-        resync, repair = Resync(*ports_of_chains), Repair(*ports_of_chains)
+        resync = Resync(*ports_of_chains, bytes_per_second=config.resync_bytes_per_second)
+        repair = Repair(*ports_of_chains)
         scrub = Scrub(
             runtime, targets, bytes_per_second=config.scrub_bytes_per_second,
             interval_seconds=config.scrub_interval_seconds)

@@ -40,6 +40,7 @@ class StorageService:
         self._routing = routing
         self._peers = peers
         self._fence = fence
+        self._incarnation = int.from_bytes(runtime.entropy.token(8), "little") or 1
         self.replica = ChainReplica(runtime, routing, peers)
 
     async def _member(
@@ -270,7 +271,8 @@ class StorageService:
         target = self._targets.get(request.target_id)
         limit = min(request.limit or LIST_MAX, LIST_MAX)
         states, more = await target.engine.list(request.begin, request.end or None, limit)
-        return storage_pb2.ListChunksReply(chunks=[chunk_info(s) for s in states], more=more)
+        return storage_pb2.ListChunksReply(
+            chunks=[chunk_info(s) for s in states], more=more, incarnation=self._incarnation)
 
     async def sync_done(
         self, request: storage_pb2.SyncDoneRequest, call: Call
@@ -279,6 +281,9 @@ class StorageService:
         target, chain, state = await self._member(request.chain)
         if state != mgmtd_pb2.SYNCING:
             raise FsError(Kind.NOT_SERVING, "the target is not syncing",
+                          f"target {target.target_id}")
+        if request.incarnation not in {0, self._incarnation}:
+            raise FsError(Kind.NOT_SERVING, "the process started anew during the resync",
                           f"target {target.target_id}")
         await target.engine.sync()
         self._targets.sync_done(chain)

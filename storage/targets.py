@@ -40,6 +40,7 @@ class Target:
     chain_version: int = 0
     resync_done: int = 0
     resync_total: int = 0
+    resync_seconds_left: int = 0
     device: str = ""  # names the physical device under the engine
     damage: Damage = field(default_factory=Damage)
     doubt_answered: bool = False  # it was made LAST_SERVING while doubtful
@@ -129,6 +130,7 @@ class Targets:
                 target_id=target.target_id, state=target.local_state, disk=target.disk,
                 chain_version=target.chain_version, resync_done=target.resync_done,
                 resync_total=target.resync_total,
+                resync_seconds_left=target.resync_seconds_left,
                 device=target.device)
             target.damage.tell(report)
             try:

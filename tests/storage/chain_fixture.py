@@ -6,14 +6,16 @@ binding, and the test says what routing is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
 from luciole.errors import FsError, Kind
 from luciole.proto import meta_pb2, mgmtd_pb2, services, storage_pb2
-from luciole.proto.services import Caller
+from luciole.proto.method import Method
+from luciole.proto.services import Buffer, Caller, ReplyT, RequestT
 from luciole.rpc.inprocess import InProcessCaller
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import ThreadRuntime, drive
@@ -55,13 +57,46 @@ class Replica:
         self.resync, self.repair = Resync(*ports), Repair(*ports)
 
 
+class Link:
+    """The way to a node: counts calls, and breaks on command."""
+
+    def __init__(self, fixture: ChainFixture, number: int) -> None:
+        self._fixture = fixture
+        self._number = number
+
+    async def call(
+        self,
+        method: Method[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+    ) -> ReplyT:
+        """As `Caller.call`."""
+        fixture, name = self._fixture, method.path.rpartition("/")[2]
+        if (self._number, name) == fixture.broken_after[:2]:
+            if fixture.broken_after[2] <= 0:
+                raise FsError(Kind.CONNECTION_LOST, "broken by the test", str(self._number))
+            fixture.broken_after = (self._number, name, fixture.broken_after[2] - 1)
+        fixture.calls[self._number, name] += 1
+        caller = InProcessCaller(
+            [(services.STORAGE, fixture.replicas[self._number - 1].service)],
+            clock=fixture.runtime.clock)
+        return await caller.call(method, request, timeout=timeout, payload=payload, sink=sink)
+
+
 class ChainFixture:
     """Nodes 1, 2, … with target 1, 2, …, all in chain 1; and a client."""
 
-    def __init__(self, engines: Sequence[ChunkEngine]) -> None:
-        self.runtime = ThreadRuntime()
+    def __init__(
+        self, engines: Sequence[ChunkEngine], runtime: ThreadRuntime | None = None
+    ) -> None:
+        self.runtime = runtime or ThreadRuntime()
         self.routing = RoutingCache(self.runtime)
-        self.down: set[int] = set()
+        self.calls: Counter[tuple[int, str]] = Counter()
+        # (node, method, count): from then on such a call finds the connection broken
+        self.broken_after = (0, "", 0)
         self.connections = Connections(self._connect)
         self.replicas = [
             Replica(number, engine, self.runtime, self.routing, self.connections)
@@ -73,10 +108,14 @@ class ChainFixture:
             total_seconds=5)
 
     def _connect(self, address: tuple[str, int]) -> Caller:
-        number = address[1]
-        if number in self.down:
-            raise FsError(Kind.UNAVAILABLE, "the node is down", f"node {number}")
-        return InProcessCaller([(services.STORAGE, self.replicas[number - 1].service)])
+        return Link(self, address[1])
+
+    def restart(self, number: int) -> None:
+        """The node's process starts anew on what its engine holds."""
+        engine = self.replicas[number - 1].engine
+        self.replicas[number - 1] = Replica(
+            number, engine, self.runtime, self.routing, self.connections)
+        self.replicas[number - 1].targets.observe(self.routing.current())
 
     def route(self, states: Sequence[mgmtd_pb2.PublicState]) -> None:
         """The manager decides: the targets' states, in order."""
