@@ -24,6 +24,7 @@ from luciole.storage.scrub import STEP_S, Scrub
 from luciole.storage.service import StorageService
 from luciole.storage.targets import Target, Targets
 
+RELEASE_S = 60.0  # room of removed chunks is back on the disk after two of these
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -56,6 +57,10 @@ def serve(config: StorageConfig) -> None:
             for target in targets.all():
                 await target.engine.sync()
 
+        async def release() -> None:
+            for target in targets.all():
+                await target.engine.release_idle()
+
         with serving(config, services.STORAGE, service) as ports:
             member = node.membership(ports, targets.reports)
             fence.member = member
@@ -66,6 +71,7 @@ def serve(config: StorageConfig) -> None:
                 Loop("settle", config.resync_interval_seconds, resync.settle_once),
                 Loop("repair", config.resync_interval_seconds, repair.run_once),
                 Loop("scrub", STEP_S, scrub.run_once),
+                Loop("release", RELEASE_S, release),
                 Loop("flush", config.sync_seconds, flush),
             ])
 

@@ -288,9 +288,16 @@ class BlockEngine:
     def trim(self) -> None:
         """Gives the room of all free blocks back to the disk: one hole for each run of them.
 
-        Called at open and when space runs out; a service calls it now and then after removals.
+        Called at open and when space runs out.
         """
-        for size_class, numbers in enumerate(self._allocator.take_free()):
+        self._make_holes(self._allocator.take_free())
+
+    async def release_idle(self) -> None:
+        """See ChunkEngine."""
+        self._make_holes(self._allocator.take_idle())
+
+    def _make_holes(self, taken: Sequence[Sequence[int]]) -> None:
+        for size_class, numbers in enumerate(taken):
             begin = 0
             for position in range(1, len(numbers) + 1):
                 if position == len(numbers) or numbers[position] != numbers[position - 1] + 1:

@@ -152,6 +152,9 @@ class ChunkEngine(Protocol):
     async def sync(self) -> None:
         """Makes everything that returned before durable against power loss."""
 
+    async def release_idle(self) -> None:
+        """Gives room that was free throughout since this was last called back to the disk."""
+
     async def space(self) -> Space:
         """Capacity and use."""
 

@@ -431,3 +431,28 @@ def test_patches_survive_reopening_and_format_1_is_taken_over(tmp_path: Path) ->
     driver.put(A, 4, remove())
     check_no_leak(engine)
     engine.close()
+
+
+def test_room_that_stays_free_goes_back_to_the_disk(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path)
+    driver = Driver(engine)
+    data = pattern(1, MIB)
+    for number in range(24):
+        driver.put(chunk_name(number), 1, write(0, data), data)
+    drive(engine.release_idle())
+    full = disk_use(tmp_path)
+    drive(engine.remove_range(chunk_name(4), chunk_name(20), 100))
+    driver.sync()
+    driver.sync()
+    drive(engine.release_idle())
+    assert disk_use(tmp_path) >= full - MIB  # only just freed: it may be wanted at once
+    for number in range(30, 34):
+        driver.put(chunk_name(number), 1, write(0, data), data)
+    drive(engine.release_idle())
+    assert full - 13 * MIB <= disk_use(tmp_path) <= full - 12 * MIB
+    for number in range(40, 60):
+        driver.put(chunk_name(number), 1, write(0, data), data)
+    for number in (*range(4), *range(20, 24), *range(30, 34), *range(40, 60)):
+        assert driver.read(chunk_name(number)) == data
+    check_no_leak(engine)
+    engine.close()
