@@ -69,7 +69,7 @@ class ChainView(msgspec.Struct):
     resync_seconds_left: int = 0
 
 
-class ScrubView(msgspec.Struct):
+class ScrubView(msgspec.Struct, frozen=True):
     """Bit rot: what was verified and found, of all targets, each since its process started."""
 
     chunks: int = 0
