@@ -47,6 +47,22 @@ def resync_progress(
             sum(report.resync_total for report in reports))
 
 
+def damage_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
+    """Targets with chunks that rotted on every replica that could be asked."""
+    return [
+        f"target {report.target_id} on {node_name(entry.node)} has {report.unrepairable} damaged "
+        "chunks that no other replica can repair: its log names them"
+        for entry in status.nodes for report in entry.targets if report.unrepairable
+    ]
+
+
+def resync_seconds_left(status: mgmtd_pb2.StatusReply, chain: mgmtd_pb2.Chain) -> int:
+    """Estimated seconds until a chain is up to date; 0: not known."""
+    members = {member.target_id for member in chain.targets}
+    return max((report.resync_seconds_left for entry in status.nodes for report in entry.targets
+                if report.target_id in members), default=0)
+
+
 def chain_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
     """Targets that do not serve."""
     if not status.routing.chains:
@@ -60,7 +76,9 @@ def chain_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
             progress = ""
             if member.state == mgmtd_pb2.SYNCING:
                 done, total = resync_progress(status, chain)
-                progress = f" ({done} of {total} chunks compared)"
+                left = resync_seconds_left(status, chain)
+                about = f", about {left} s left" if left else ""
+                progress = f" ({done} of {total} chunks compared{about})"
             found.append(f"chain {chain.chain_id}: target {member.target_id} on node "
                          f"{node_of.get(member.target_id, 0)} is "
                          f"{state_name(member.state)}{progress}")

@@ -18,7 +18,14 @@ from luciole.config import ClientConfig, load
 from luciole.deploy import local_cluster, mounts, processes
 from luciole.deploy.cluster_directory import ClusterDirectory, services_of
 from luciole.deploy.connect import DEFAULT_DIRECTORY, open_client
-from luciole.deploy.health import chain_problems, node_problems, resync_progress, state_name
+from luciole.deploy.health import (
+    chain_problems,
+    damage_problems,
+    node_problems,
+    resync_progress,
+    resync_seconds_left,
+    state_name,
+)
 from luciole.deploy.output import answers, print_json
 from luciole.errors import FsError
 from luciole.proto import common_pb2, mgmtd_pb2
@@ -59,6 +66,17 @@ class ChainView(msgspec.Struct):
     targets: list[TargetView]
     resync_done: int
     resync_total: int
+    resync_seconds_left: int = 0
+
+
+class ScrubView(msgspec.Struct, frozen=True):
+    """Bit rot: what was verified and found, of all targets, each since its process started."""
+
+    chunks: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    repaired: int = 0
+    unrepairable: int = 0  # now
 
 
 class ClientView(msgspec.Struct):
@@ -104,6 +122,7 @@ class StatusView(msgspec.Struct):
     clients: list[ClientView] = []
     processes: list[ProcessView] = []
     mounts: list[MountView] = []
+    scrub: ScrubView = ScrubView()
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -193,10 +212,17 @@ def _add_cluster(view: StatusView, status: mgmtd_pb2.StatusReply, client: Client
         done, total = resync_progress(status, chain)
         view.chains.append(ChainView(chain.chain_id, chain.version, [
             TargetView(member.target_id, node_of.get(member.target_id, 0),
-                       state_name(member.state)) for member in chain.targets], done, total))
+                       state_name(member.state)) for member in chain.targets], done, total,
+            resync_seconds_left(status, chain)))
     view.clients = [ClientView(session.kind, session.host, session.pid, session.mount_point)
                     for session in status.clients]
-    view.problems += node_problems(status) + chain_problems(status)
+    reports = [report for entry in status.nodes for report in entry.targets]
+    view.scrub = ScrubView(
+        sum(report.scrubbed_chunks for report in reports),
+        sum(report.scrubbed_bytes for report in reports),
+        sum(report.damaged for report in reports), sum(report.repaired for report in reports),
+        sum(report.unrepairable for report in reports))
+    view.problems += node_problems(status) + chain_problems(status) + damage_problems(status)
     view.problems += local_cluster.meta_problems(client.connections.caller, status)
 
 
@@ -226,7 +252,10 @@ def render(view: StatusView, console: Console) -> None:
     if view.manager_answers:
         console.print(f"space   {size_text(view.free_bytes)} free of "
                       f"{size_text(view.capacity_bytes)}, {size_text(view.used_bytes)} used by "
-                      "files (each byte counted once)\n")
+                      "files (each byte counted once)")
+        scrub = view.scrub
+        console.print(f"scrub   {size_text(scrub.bytes)} verified, {scrub.damaged} chunks damaged, "
+                      f"{scrub.repaired} repaired, {scrub.unrepairable} beyond repair\n")
         console.print(_nodes_table(view))
         console.print()
         console.print(_chains_table(view))
@@ -262,5 +291,7 @@ def _chains_table(view: StatusView) -> Table:
             Text.assemble(f"{target.target_id} ", (target.state, _COLOURS.get(target.state, "")))
             for target in chain.targets)
         progress = f"{chain.resync_done}/{chain.resync_total}" if chain.resync_total else ""
+        if chain.resync_seconds_left:
+            progress += f", {chain.resync_seconds_left} s left"
         table.add_row(str(chain.chain_id), str(chain.version), members, progress)
     return table

@@ -213,6 +213,9 @@ class MgmtdService:
                 stale = report.chain_version != chain_version
                 if report.state == mgmtd_pb2.LOCAL_UP_TO_DATE and stale:
                     return mgmtd_pb2.LOCAL_ONLINE
+                if report.state == mgmtd_pb2.LOCAL_DOUBTFUL and stale:
+                    return (mgmtd_pb2.LOCAL_OFFLINE if member.state == mgmtd_pb2.LAST_SERVING
+                            else mgmtd_pb2.LOCAL_ONLINE)
                 return report.state
         return mgmtd_pb2.LOCAL_OFFLINE
 

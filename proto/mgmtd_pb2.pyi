@@ -37,6 +37,7 @@ class LocalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOCAL_UP_TO_DATE: _ClassVar[LocalState]
     LOCAL_ONLINE: _ClassVar[LocalState]
     LOCAL_OFFLINE: _ClassVar[LocalState]
+    LOCAL_DOUBTFUL: _ClassVar[LocalState]
 NODE_KIND_UNSPECIFIED: NodeKind
 MGMTD: NodeKind
 META: NodeKind
@@ -55,6 +56,7 @@ LOCAL_STATE_UNSPECIFIED: LocalState
 LOCAL_UP_TO_DATE: LocalState
 LOCAL_ONLINE: LocalState
 LOCAL_OFFLINE: LocalState
+LOCAL_DOUBTFUL: LocalState
 
 class Node(_message.Message):
     __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation")
@@ -133,7 +135,7 @@ class Routing(_message.Message):
     def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., chains: _Optional[_Iterable[_Union[Chain, _Mapping]]] = ..., tables: _Optional[_Iterable[_Union[ChainTable, _Mapping]]] = ...) -> None: ...
 
 class TargetReport(_message.Message):
-    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk", "device")
+    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk", "device", "scrubbed_chunks", "scrubbed_bytes", "damaged", "repaired", "unrepairable", "resync_seconds_left")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +147,12 @@ class TargetReport(_message.Message):
     RESYNC_TOTAL_FIELD_NUMBER: _ClassVar[int]
     DISK_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SCRUBBED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    SCRUBBED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_FIELD_NUMBER: _ClassVar[int]
+    UNREPAIRABLE_FIELD_NUMBER: _ClassVar[int]
+    RESYNC_SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
     target_id: int
     state: LocalState
     chain_version: int
@@ -156,7 +164,13 @@ class TargetReport(_message.Message):
     resync_total: int
     disk: int
     device: str
-    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    scrubbed_chunks: int
+    scrubbed_bytes: int
+    damaged: int
+    repaired: int
+    unrepairable: int
+    resync_seconds_left: int
+    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ..., device: _Optional[str] = ..., scrubbed_chunks: _Optional[int] = ..., scrubbed_bytes: _Optional[int] = ..., damaged: _Optional[int] = ..., repaired: _Optional[int] = ..., unrepairable: _Optional[int] = ..., resync_seconds_left: _Optional[int] = ...) -> None: ...
 
 class RegisterNodeRequest(_message.Message):
     __slots__ = ("cluster_id", "node", "targets")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from luciole.proto import common_pb2 as luciole_dot_proto_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bluciole/proto/storage.proto\x12\x07luciole\x1a\x1aluciole/proto/common.proto\"3\n\x0eVersionedChain\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\"A\n\tUpdateTag\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xce\x01\n\x07WriteIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x12\n\nchunk_size\x18\x03 \x01(\r\x12!\n\x04kind\x18\x04 \x01(\x0e\x32\x13.luciole.UpdateKind\x12\x0e\n\x06offset\x18\x05 \x01(\r\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x11\n\tchecksums\x18\x07 \x03(\x07\x12\x1f\n\x03tag\x18\x08 \x01(\x0b\x32\x12.luciole.UpdateTag\"M\n\x0bWriteResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\r\";\n\x0cWriteRequest\x12\x1d\n\x03ios\x18\x01 \x03(\x0b\x32\x10.luciole.WriteIO\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"3\n\nWriteReply\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.luciole.WriteResult\"t\n\x0e\x46orwardRequest\x12\x1c\n\x02io\x18\x01 \x01(\x0b\x32\x10.luciole.WriteIO\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x0f\n\x07syncing\x18\x03 \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"4\n\x0c\x46orwardReply\x12$\n\x06result\x18\x01 \x01(\x0b\x32\x14.luciole.WriteResult\"s\n\x06ReadIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x0f\n\x07relaxed\x18\x05 \x01(\x08\"_\n\nReadResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x11\n\tchecksums\x18\x04 \x03(\x07\"+\n\x0bReadRequest\x12\x1c\n\x03ios\x18\x01 \x03(\x0b\x32\x0f.luciole.ReadIO\"?\n\tReadReply\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.luciole.ReadResult\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"O\n\x13QueryVersionRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\"=\n\x11QueryVersionReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\"(\n\nChunkRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x0c\"q\n\x13RemoveRangesRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12#\n\x06ranges\x18\x02 \x03(\x0b\x32\x13.luciole.ChunkRange\x12\r\n\x05limit\x18\x03 \x01(\r\"9\n\x11RemoveRangesReply\x12\x0f\n\x07removed\x18\x01 \x01(\r\x12\x13\n\x0branges_done\x18\x02 \x01(\r\"6\n\x0bSyncRequest\x12\'\n\x06\x63hains\x18\x01 \x03(\x0b\x32\x17.luciole.VersionedChain\"\x86\x01\n\tChunkInfo\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\x12\x17\n\x0fpending_version\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x07\x12\x11\n\tallocated\x18\x06 \x01(\r\"Q\n\x11ListChunksRequest\x12\x11\n\ttarget_id\x18\x01 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\r\"C\n\x0fListChunksReply\x12\"\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x12.luciole.ChunkInfo\x12\x0c\n\x04more\x18\x02 \x01(\x08\"9\n\x0fSyncDoneRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain*[\n\nUpdateKind\x12\x1b\n\x17UPDATE_KIND_UNSPECIFIED\x10\x00\x12\t\n\x05WRITE\x10\x01\x12\x0c\n\x08TRUNCATE\x10\x02\x12\x0b\n\x07REPLACE\x10\x03\x12\n\n\x06REMOVE\x10\x04\x32\x9d\x04\n\x07Storage\x12\x39\n\x05Write\x12\x15.luciole.WriteRequest\x1a\x13.luciole.WriteReply\"\x04\x88\xb5\x18\x01\x12?\n\x07\x46orward\x12\x17.luciole.ForwardRequest\x1a\x15.luciole.ForwardReply\"\x04\x88\xb5\x18\x02\x12\x36\n\x04Read\x12\x14.luciole.ReadRequest\x1a\x12.luciole.ReadReply\"\x04\x88\xb5\x18\x03\x12N\n\x0cQueryVersion\x12\x1c.luciole.QueryVersionRequest\x1a\x1a.luciole.QueryVersionReply\"\x04\x88\xb5\x18\x04\x12N\n\x0cRemoveRanges\x12\x1c.luciole.RemoveRangesRequest\x1a\x1a.luciole.RemoveRangesReply\"\x04\x88\xb5\x18\x05\x12\x32\n\x04Sync\x12\x14.luciole.SyncRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x06\x12H\n\nListChunks\x12\x1a.luciole.ListChunksRequest\x1a\x18.luciole.ListChunksReply\"\x04\x88\xb5\x18\x07\x12:\n\x08SyncDone\x12\x18.luciole.SyncDoneRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x08\x1a\x04\x90\xb5\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bluciole/proto/storage.proto\x12\x07luciole\x1a\x1aluciole/proto/common.proto\"3\n\x0eVersionedChain\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\"A\n\tUpdateTag\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"\xce\x01\n\x07WriteIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x12\n\nchunk_size\x18\x03 \x01(\r\x12!\n\x04kind\x18\x04 \x01(\x0e\x32\x13.luciole.UpdateKind\x12\x0e\n\x06offset\x18\x05 \x01(\r\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x11\n\tchecksums\x18\x07 \x03(\x07\x12\x1f\n\x03tag\x18\x08 \x01(\x0b\x32\x12.luciole.UpdateTag\"M\n\x0bWriteResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\r\";\n\x0cWriteRequest\x12\x1d\n\x03ios\x18\x01 \x03(\x0b\x32\x10.luciole.WriteIO\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"3\n\nWriteReply\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.luciole.WriteResult\"t\n\x0e\x46orwardRequest\x12\x1c\n\x02io\x18\x01 \x01(\x0b\x32\x10.luciole.WriteIO\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x0f\n\x07syncing\x18\x03 \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"4\n\x0c\x46orwardReply\x12$\n\x06result\x18\x01 \x01(\x0b\x32\x14.luciole.WriteResult\"\x84\x01\n\x06ReadIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x0f\n\x07relaxed\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x04\"_\n\nReadResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x11\n\tchecksums\x18\x04 \x03(\x07\"+\n\x0bReadRequest\x12\x1c\n\x03ios\x18\x01 \x03(\x0b\x32\x0f.luciole.ReadIO\"?\n\tReadReply\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.luciole.ReadResult\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"O\n\x13QueryVersionRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\"=\n\x11QueryVersionReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\"(\n\nChunkRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x0c\"q\n\x13RemoveRangesRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12#\n\x06ranges\x18\x02 \x03(\x0b\x32\x13.luciole.ChunkRange\x12\r\n\x05limit\x18\x03 \x01(\r\"9\n\x11RemoveRangesReply\x12\x0f\n\x07removed\x18\x01 \x01(\r\x12\x13\n\x0branges_done\x18\x02 \x01(\r\"6\n\x0bSyncRequest\x12\'\n\x06\x63hains\x18\x01 \x03(\x0b\x32\x17.luciole.VersionedChain\"\x86\x01\n\tChunkInfo\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\x12\x17\n\x0fpending_version\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x07\x12\x11\n\tallocated\x18\x06 \x01(\r\"Q\n\x11ListChunksRequest\x12\x11\n\ttarget_id\x18\x01 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\r\"X\n\x0fListChunksReply\x12\"\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x12.luciole.ChunkInfo\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\"N\n\x0fSyncDoneRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04*[\n\nUpdateKind\x12\x1b\n\x17UPDATE_KIND_UNSPECIFIED\x10\x00\x12\t\n\x05WRITE\x10\x01\x12\x0c\n\x08TRUNCATE\x10\x02\x12\x0b\n\x07REPLACE\x10\x03\x12\n\n\x06REMOVE\x10\x04\x32\x9d\x04\n\x07Storage\x12\x39\n\x05Write\x12\x15.luciole.WriteRequest\x1a\x13.luciole.WriteReply\"\x04\x88\xb5\x18\x01\x12?\n\x07\x46orward\x12\x17.luciole.ForwardRequest\x1a\x15.luciole.ForwardReply\"\x04\x88\xb5\x18\x02\x12\x36\n\x04Read\x12\x14.luciole.ReadRequest\x1a\x12.luciole.ReadReply\"\x04\x88\xb5\x18\x03\x12N\n\x0cQueryVersion\x12\x1c.luciole.QueryVersionRequest\x1a\x1a.luciole.QueryVersionReply\"\x04\x88\xb5\x18\x04\x12N\n\x0cRemoveRanges\x12\x1c.luciole.RemoveRangesRequest\x1a\x1a.luciole.RemoveRangesReply\"\x04\x88\xb5\x18\x05\x12\x32\n\x04Sync\x12\x14.luciole.SyncRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x06\x12H\n\nListChunks\x12\x1a.luciole.ListChunksRequest\x1a\x18.luciole.ListChunksReply\"\x04\x88\xb5\x18\x07\x12:\n\x08SyncDone\x12\x18.luciole.SyncDoneRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x08\x1a\x04\x90\xb5\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,8 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORAGE'].methods_by_name['ListChunks']._serialized_options = b'\210\265\030\007'
   _globals['_STORAGE'].methods_by_name['SyncDone']._loaded_options = None
   _globals['_STORAGE'].methods_by_name['SyncDone']._serialized_options = b'\210\265\030\010'
-  _globals['_UPDATEKIND']._serialized_start=1850
-  _globals['_UPDATEKIND']._serialized_end=1941
+  _globals['_UPDATEKIND']._serialized_start=1910
+  _globals['_UPDATEKIND']._serialized_end=2001
   _globals['_VERSIONEDCHAIN']._serialized_start=68
   _globals['_VERSIONEDCHAIN']._serialized_end=119
   _globals['_UPDATETAG']._serialized_start=121
@@ -68,34 +68,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORWARDREQUEST']._serialized_end=706
   _globals['_FORWARDREPLY']._serialized_start=708
   _globals['_FORWARDREPLY']._serialized_end=760
-  _globals['_READIO']._serialized_start=762
-  _globals['_READIO']._serialized_end=877
-  _globals['_READRESULT']._serialized_start=879
-  _globals['_READRESULT']._serialized_end=974
-  _globals['_READREQUEST']._serialized_start=976
-  _globals['_READREQUEST']._serialized_end=1019
-  _globals['_READREPLY']._serialized_start=1021
-  _globals['_READREPLY']._serialized_end=1084
-  _globals['_QUERYVERSIONREQUEST']._serialized_start=1086
-  _globals['_QUERYVERSIONREQUEST']._serialized_end=1165
-  _globals['_QUERYVERSIONREPLY']._serialized_start=1167
-  _globals['_QUERYVERSIONREPLY']._serialized_end=1228
-  _globals['_CHUNKRANGE']._serialized_start=1230
-  _globals['_CHUNKRANGE']._serialized_end=1270
-  _globals['_REMOVERANGESREQUEST']._serialized_start=1272
-  _globals['_REMOVERANGESREQUEST']._serialized_end=1385
-  _globals['_REMOVERANGESREPLY']._serialized_start=1387
-  _globals['_REMOVERANGESREPLY']._serialized_end=1444
-  _globals['_SYNCREQUEST']._serialized_start=1446
-  _globals['_SYNCREQUEST']._serialized_end=1500
-  _globals['_CHUNKINFO']._serialized_start=1503
-  _globals['_CHUNKINFO']._serialized_end=1637
-  _globals['_LISTCHUNKSREQUEST']._serialized_start=1639
-  _globals['_LISTCHUNKSREQUEST']._serialized_end=1720
-  _globals['_LISTCHUNKSREPLY']._serialized_start=1722
-  _globals['_LISTCHUNKSREPLY']._serialized_end=1789
-  _globals['_SYNCDONEREQUEST']._serialized_start=1791
-  _globals['_SYNCDONEREQUEST']._serialized_end=1848
-  _globals['_STORAGE']._serialized_start=1944
-  _globals['_STORAGE']._serialized_end=2485
+  _globals['_READIO']._serialized_start=763
+  _globals['_READIO']._serialized_end=895
+  _globals['_READRESULT']._serialized_start=897
+  _globals['_READRESULT']._serialized_end=992
+  _globals['_READREQUEST']._serialized_start=994
+  _globals['_READREQUEST']._serialized_end=1037
+  _globals['_READREPLY']._serialized_start=1039
+  _globals['_READREPLY']._serialized_end=1102
+  _globals['_QUERYVERSIONREQUEST']._serialized_start=1104
+  _globals['_QUERYVERSIONREQUEST']._serialized_end=1183
+  _globals['_QUERYVERSIONREPLY']._serialized_start=1185
+  _globals['_QUERYVERSIONREPLY']._serialized_end=1246
+  _globals['_CHUNKRANGE']._serialized_start=1248
+  _globals['_CHUNKRANGE']._serialized_end=1288
+  _globals['_REMOVERANGESREQUEST']._serialized_start=1290
+  _globals['_REMOVERANGESREQUEST']._serialized_end=1403
+  _globals['_REMOVERANGESREPLY']._serialized_start=1405
+  _globals['_REMOVERANGESREPLY']._serialized_end=1462
+  _globals['_SYNCREQUEST']._serialized_start=1464
+  _globals['_SYNCREQUEST']._serialized_end=1518
+  _globals['_CHUNKINFO']._serialized_start=1521
+  _globals['_CHUNKINFO']._serialized_end=1655
+  _globals['_LISTCHUNKSREQUEST']._serialized_start=1657
+  _globals['_LISTCHUNKSREQUEST']._serialized_end=1738
+  _globals['_LISTCHUNKSREPLY']._serialized_start=1740
+  _globals['_LISTCHUNKSREPLY']._serialized_end=1828
+  _globals['_SYNCDONEREQUEST']._serialized_start=1830
+  _globals['_SYNCDONEREQUEST']._serialized_end=1908
+  _globals['_STORAGE']._serialized_start=2004
+  _globals['_STORAGE']._serialized_end=2545
 # @@protoc_insertion_point(module_scope)

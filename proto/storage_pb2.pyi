@@ -104,18 +104,20 @@ class ForwardReply(_message.Message):
     def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
 
 class ReadIO(_message.Message):
-    __slots__ = ("chain", "chunk_id", "offset", "length", "relaxed")
+    __slots__ = ("chain", "chunk_id", "offset", "length", "relaxed", "version")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     RELAXED_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     chain: VersionedChain
     chunk_id: bytes
     offset: int
     length: int
     relaxed: bool
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., relaxed: _Optional[bool] = ...) -> None: ...
+    version: int
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., relaxed: _Optional[bool] = ..., version: _Optional[int] = ...) -> None: ...
 
 class ReadResult(_message.Message):
     __slots__ = ("error", "length", "version", "checksums")
@@ -220,15 +222,19 @@ class ListChunksRequest(_message.Message):
     def __init__(self, target_id: _Optional[int] = ..., begin: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ListChunksReply(_message.Message):
-    __slots__ = ("chunks", "more")
+    __slots__ = ("chunks", "more", "incarnation")
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     chunks: _containers.RepeatedCompositeFieldContainer[ChunkInfo]
     more: bool
-    def __init__(self, chunks: _Optional[_Iterable[_Union[ChunkInfo, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, chunks: _Optional[_Iterable[_Union[ChunkInfo, _Mapping]]] = ..., more: _Optional[bool] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class SyncDoneRequest(_message.Message):
-    __slots__ = ("chain",)
+    __slots__ = ("chain", "incarnation")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     chain: VersionedChain
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., incarnation: _Optional[int] = ...) -> None: ...

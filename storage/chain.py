@@ -161,7 +161,8 @@ class ChainReplica:
 
     async def _apply(self, target: Target, staged: Staged, call: Call) -> Version:
         chunk_id = staged.io.chunk_id
-        await target.engine.stage(chunk_id, staged.version, update_of(staged.io), staged.data)
+        with target.damage.noticing(chunk_id):
+            await target.engine.stage(chunk_id, staged.version, update_of(staged.io), staged.data)
         await self._pass_on(target, staged, call)
         return await target.engine.commit(chunk_id, staged.version)
 
@@ -189,7 +190,8 @@ class ChainReplica:
             return io, memoryview(b"")
         data = memoryview(bytearray(version.length))
         if version.length:
-            outcome = await target.engine.read(state.chunk_id, 0, data, pending=pending)
+            with target.damage.noticing(state.chunk_id):
+                outcome = await target.engine.read(state.chunk_id, 0, data, pending=pending)
             io.checksums.extend(outcome.checksums)
         io.kind, io.length = storage_pb2.REPLACE, version.length
         return io, data

@@ -3,12 +3,17 @@
 Layer: shell. The last serving target of a chain owns the work for the syncing target behind it.
 Both chunk lists are walked in order, in pages; what differs is sent whole under the chunk's lock,
 what only the successor has is removed there. Writes that arrive meanwhile are passed on whole
-(storage/chain.py), so one walk is enough. A broken walk starts over: what was sent is skipped.
+(storage/chain.py), so one walk is enough.
+
+A broken walk goes on with the page that it broke in, as long as chain version and the successor's
+process are the same: what that process acknowledged, it has. A chunk that rotted here does not
+hold up the others; the walk ends when the last such chunk was repaired, or is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from luciole.errors import FsError, Kind
 from luciole.log import get_logger
@@ -20,6 +25,7 @@ from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica, Staged
 from luciole.storage.core.replica import next_version
 from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState
+from luciole.storage.pace import Pace
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.service import chunk_info
 from luciole.storage.targets import Target, Targets
@@ -29,6 +35,21 @@ PAGE = 512
 CALL_TIMEOUT_S = 30.0
 AGAIN_S = 10.0
 END = b"\xff" * 17
+WALKS_MAX = 4  # chains at a time
+
+
+@dataclass
+class Walk:
+    """How far the comparison with a successor has come."""
+
+    chain_version: int
+    follower: int
+    begun_at: float
+    incarnation: int = 0  # of the successor's process; 0: not known yet
+    begin: bytes = b""
+    done: int = 0
+    damaged: set[bytes] = field(default_factory=set)
+    told: str = ""  # why it was interrupted last
 
 
 class Resync:
@@ -41,30 +62,51 @@ class Resync:
         routing: Routing,
         peers: Peers,
         replica: ChainReplica,
+        *,
+        bytes_per_second: int = 0,
     ) -> None:
         self._runtime = runtime
         self._targets = targets
         self._routing = routing
         self._peers = peers
         self._replica = replica
+        self._pace = Pace(runtime, bytes_per_second)
+        self._walks: dict[int, Walk] = {}  # chain id -> the walk under way
         self._finished: dict[int, tuple[int, float]] = {}  # chain id -> (version walked, when)
         self._settled: dict[int, int] = {}  # chain id -> chain version that was swept
 
     async def run_once(self) -> int:
-        """Walks every chain that needs it now; returns how many walks ended well."""
+        """Walks every chain that needs it now, some at a time; returns how many walks ended."""
         table = self._routing.current()
-        done = 0
-        for target, chain, follower in self._due(table):
-            try:
-                await self._walk(table, target, chain, follower)
-            except FsError as failure:
-                log.info("resync_interrupted", chain=chain.chain_id, error=str(failure))
-            else:
-                self._finished[chain.chain_id] = (chain.version, self._runtime.clock.now())
-                done += 1
-                log.info("resync_done", chain=chain.chain_id, target=follower,
-                         chunks=target.resync_done)
-        return done
+        due = list(self._due(table))
+
+        async def work() -> int:
+            ended = 0
+            while due:
+                ended += await self._try(table, *due.pop())
+            return ended
+
+        return sum(await self._runtime.gather([work] * min(WALKS_MAX, len(due))))
+
+    async def _try(
+        self, table: RoutingTable, target: Target, chain: mgmtd_pb2.Chain, follower: int
+    ) -> bool:
+        """Begins or goes on with a chain's walk; returns whether it ended well."""
+        walk = self._walks.get(chain.chain_id)
+        if walk is None or (walk.chain_version, walk.follower) != (chain.version, follower):
+            walk = Walk(chain.version, follower, self._runtime.clock.now())
+            self._walks[chain.chain_id] = walk
+        try:
+            await self._walk(table, target, chain, walk)
+        except FsError as failure:
+            if walk.told != str(failure):
+                walk.told = str(failure)
+                log.info("resync_interrupted", chain=chain.chain_id, error=walk.told)
+            return False
+        self._finished[chain.chain_id] = (chain.version, self._runtime.clock.now())
+        del self._walks[chain.chain_id]
+        log.info("resync_done", chain=chain.chain_id, target=follower, chunks=target.resync_done)
+        return True
 
     async def settle_once(self) -> int:
         """Settles updates of unknown fate on chains that this process newly heads.
@@ -129,47 +171,74 @@ class Resync:
         return version == chain.version and self._runtime.clock.now() < ended_at + AGAIN_S
 
     async def _walk(
-        self, table: RoutingTable, target: Target, chain: mgmtd_pb2.Chain, follower: int
+        self, table: RoutingTable, target: Target, chain: mgmtd_pb2.Chain, walk: Walk
     ) -> None:
-        stub = self._peers.storage(table.node_of(follower))
-        target.resync_done = 0
+        stub = self._peers.storage(table.node_of(walk.follower))
+        target.resync_done = walk.done
         target.resync_total = (await target.engine.space()).chunks
-        begin = b""
-        while begin != END:
+        while walk.begin != END:
             if self._routing.current().chain(chain.chain_id).version != chain.version:
                 raise FsError(Kind.CHAIN_VERSION_MISMATCH, "the chain changed during resync",
                               f"chain {chain.chain_id}")
-            begin = await self._page(target, chain, stub, follower, begin)
+            await self._page(target, chain, stub, walk)
+            self._estimate(target, walk)
+        for chunk_id in sorted(walk.damaged):
+            await self._send(target, chain, stub, chunk_id)
+            walk.damaged.discard(chunk_id)
         wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
-        await stub.sync_done(
-            storage_pb2.SyncDoneRequest(chain=wanted), timeout=CALL_TIMEOUT_S)
+        try:
+            await stub.sync_done(
+                storage_pb2.SyncDoneRequest(chain=wanted, incarnation=walk.incarnation),
+                timeout=CALL_TIMEOUT_S)
+        except FsError as failure:
+            if failure.kind == Kind.NOT_SERVING:
+                _start_over(walk)
+            raise
+
+    def _estimate(self, target: Target, walk: Walk) -> None:
+        """Tells how long the rest takes at the speed so far, breaks included."""
+        left = max(0, target.resync_total - walk.done)
+        elapsed = self._runtime.clock.now() - walk.begun_at
+        target.resync_seconds_left = round(left * elapsed / walk.done) if walk.done else 0
 
     async def _page(
-        self, target: Target, chain: mgmtd_pb2.Chain, stub: StorageStub, follower: int,
-        begin: bytes,
-    ) -> bytes:
-        """Compares one page; returns where the next begins, END after the last."""
-        mine, more = await target.engine.list(begin, None, PAGE)
+        self, target: Target, chain: mgmtd_pb2.Chain, stub: StorageStub, walk: Walk
+    ) -> None:
+        """Compares one page and moves the walk behind it."""
+        mine, more = await target.engine.list(walk.begin, None, PAGE)
         end = mine[-1].chunk_id + b"\0" if more else END
-        theirs = await self._remote_chunks(stub, follower, begin, end)
-        for state in mine:
-            target.resync_done += 1
-            if state.pending or not _same(chunk_info(state), theirs.get(state.chunk_id)):
-                await self._send(target, chain, stub, state.chunk_id)
+        theirs = await self._remote_chunks(stub, walk, end)
         own = {state.chunk_id for state in mine}
-        for chunk_id in [chunk_id for chunk_id in theirs if chunk_id not in own]:
-            await self._send(target, chain, stub, chunk_id)
-        return end
+        differing = [
+            state.chunk_id for state in mine
+            if state.pending or not _same(chunk_info(state), theirs.get(state.chunk_id))]
+        for chunk_id in differing + [chunk_id for chunk_id in theirs if chunk_id not in own]:
+            try:
+                await self._send(target, chain, stub, chunk_id)
+            except FsError as failure:
+                if failure.kind != Kind.CHECKSUM_MISMATCH:
+                    raise
+                walk.damaged.add(chunk_id)
+        walk.begin = end
+        walk.done += len(mine)
+        target.resync_done = walk.done
 
     async def _remote_chunks(
-        self, stub: StorageStub, follower: int, begin: bytes, end: bytes
+        self, stub: StorageStub, walk: Walk, end: bytes
     ) -> dict[bytes, storage_pb2.ChunkInfo]:
+        """What the successor has of a page. Raises FsError when it is another process now."""
         found: dict[bytes, storage_pb2.ChunkInfo] = {}
+        begin = walk.begin
         while True:
             reply = await stub.list_chunks(
                 storage_pb2.ListChunksRequest(
-                    target_id=follower, begin=begin, end=end, limit=PAGE),
+                    target_id=walk.follower, begin=begin, end=end, limit=PAGE),
                 timeout=CALL_TIMEOUT_S)
+            if walk.incarnation not in {0, reply.incarnation}:
+                _start_over(walk)
+                raise FsError(Kind.UNAVAILABLE, "the successor started anew during resync",
+                              f"target {walk.follower}")
+            walk.incarnation = reply.incarnation
             found.update((chunk.chunk_id, chunk) for chunk in reply.chunks)
             if not reply.more:
                 return found
@@ -188,6 +257,7 @@ class Resync:
                 state = await self._replica.settle(target, state, wanted, call)
             staged = await self._whole(target, state, chunk_id, wanted)
             await self._replica.send_whole(stub, staged, call)
+        await self._pace.spend(len(staged.data))
 
     async def _whole(
         self, target: Target, state: ChunkState | None, chunk_id: bytes,
@@ -201,6 +271,11 @@ class Resync:
         io, data = await self._replica.whole_chunk(target, state, pending=False)
         io.chain.CopyFrom(chain)
         return Staged(io, state.committed.number, 0, data)
+
+
+def _start_over(walk: Walk) -> None:
+    walk.incarnation, walk.begin, walk.done = 0, b"", 0
+    walk.damaged.clear()
 
 
 def _same(mine: storage_pb2.ChunkInfo, theirs: storage_pb2.ChunkInfo | None) -> bool:

@@ -18,9 +18,14 @@ from luciole.rpc.serving import serving
 from luciole.runtime import ThreadRuntime
 from luciole.storage.engine.file import FileEngine
 from luciole.storage.fencing import LateFence
+from luciole.storage.repair import Repair
 from luciole.storage.resync import Resync
+from luciole.storage.scrub import STEP_S, Scrub
 from luciole.storage.service import StorageService
 from luciole.storage.targets import Target, Targets
+
+RELEASE_S = 60.0  # room of removed chunks is back on the disk after two of these
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def target_id(node_id: int, disk: int, number: int) -> int:
@@ -37,7 +42,12 @@ def serve(config: StorageConfig) -> None:
         targets = Targets(_open_targets(config, resources))
         fence = LateFence()
         service = StorageService(runtime, targets, node.routing, node.connections, fence)
-        resync = Resync(runtime, targets, node.routing, node.connections, service.replica)
+        ports_of_chains = (runtime, targets, node.routing, node.connections, service.replica)
+        resync = Resync(*ports_of_chains, bytes_per_second=config.resync_bytes_per_second)
+        repair = Repair(*ports_of_chains)
+        scrub = Scrub(
+            runtime, targets, bytes_per_second=config.scrub_bytes_per_second,
+            interval_seconds=config.scrub_interval_seconds)
 
         async def follow_routing() -> None:
             await node.manager.follow()
@@ -47,6 +57,10 @@ def serve(config: StorageConfig) -> None:
             for target in targets.all():
                 await target.engine.sync()
 
+        async def release() -> None:
+            for target in targets.all():
+                await target.engine.release_idle()
+
         with serving(config, services.STORAGE, service) as ports:
             member = node.membership(ports, targets.reports)
             fence.member = member
@@ -55,6 +69,9 @@ def serve(config: StorageConfig) -> None:
                 Loop("routing", 0, follow_routing),
                 Loop("resync", config.resync_interval_seconds, resync.run_once),
                 Loop("settle", config.resync_interval_seconds, resync.settle_once),
+                Loop("repair", config.resync_interval_seconds, repair.run_once),
+                Loop("scrub", STEP_S, scrub.run_once),
+                Loop("release", RELEASE_S, release),
                 Loop("flush", config.sync_seconds, flush),
             ])
 
@@ -69,10 +86,18 @@ def _open_targets(config: StorageConfig, resources: ExitStack) -> list[Target]:
             engine = FileEngine.open(
                 root / "targets" / str(identity), cluster_id=config.cluster_id,
                 target_id=identity, create=True, durability=config.durability,
-                reserve=config.reserve_bytes)
+                reserve=config.reserve_bytes, boot_id=boot_id())
             resources.callback(engine.close)
             found.append(Target(identity, disk, engine, device=device))
     return found
+
+
+def boot_id() -> str:
+    """Differs at each start of the machine; empty where the kernel does not tell."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _device(root: Path) -> str:

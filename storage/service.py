@@ -40,6 +40,7 @@ class StorageService:
         self._routing = routing
         self._peers = peers
         self._fence = fence
+        self._incarnation = int.from_bytes(runtime.entropy.token(8), "little") or 1
         self.replica = ChainReplica(runtime, routing, peers)
 
     async def _member(
@@ -64,6 +65,9 @@ class StorageService:
         if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
             raise FsError(Kind.NOT_SERVING, "the target's disk failed",
                           f"target {target.target_id}")
+        if target.local_state == mgmtd_pb2.LOCAL_DOUBTFUL:
+            raise FsError(Kind.NOT_SERVING, "the machine lost power and the target may lack "
+                          "updates: the manager decides", f"target {target.target_id}")
         return target, chain, state
 
     async def _serving(
@@ -177,7 +181,8 @@ class StorageService:
     ) -> storage_pb2.ReadResult:
         try:
             target, chain = await self._serving(io.chain)
-            outcome = await self._read_chunk(target, chain, io, buffer)
+            with target.damage.noticing(io.chunk_id):
+                outcome = await self._read_chunk(target, chain, io, buffer)
         except FsError as failure:
             return storage_pb2.ReadResult(error=failure.to_proto())
         return storage_pb2.ReadResult(
@@ -191,7 +196,9 @@ class StorageService:
             if state is None:
                 raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
             pending = False
-            if state.pending is not None and not io.relaxed:
+            if io.version:
+                pending = _holds_as_pending(state, io.version)
+            elif state.pending is not None and not io.relaxed:
                 pending = await self._resolve(target, chain, state)
             elif state.committed is None:
                 raise FsError(Kind.CHUNK_NOT_FOUND, "no such chunk", io.chunk_id.hex())
@@ -270,7 +277,8 @@ class StorageService:
         target = self._targets.get(request.target_id)
         limit = min(request.limit or LIST_MAX, LIST_MAX)
         states, more = await target.engine.list(request.begin, request.end or None, limit)
-        return storage_pb2.ListChunksReply(chunks=[chunk_info(s) for s in states], more=more)
+        return storage_pb2.ListChunksReply(
+            chunks=[chunk_info(s) for s in states], more=more, incarnation=self._incarnation)
 
     async def sync_done(
         self, request: storage_pb2.SyncDoneRequest, call: Call
@@ -280,9 +288,21 @@ class StorageService:
         if state != mgmtd_pb2.SYNCING:
             raise FsError(Kind.NOT_SERVING, "the target is not syncing",
                           f"target {target.target_id}")
+        if request.incarnation not in {0, self._incarnation}:
+            raise FsError(Kind.NOT_SERVING, "the process started anew during the resync",
+                          f"target {target.target_id}")
         await target.engine.sync()
         self._targets.sync_done(chain)
         return common_pb2.Empty()
+
+
+def _holds_as_pending(state: ChunkState, version: int) -> bool:
+    """Whether a version is the pending one; False: the committed. Raises CHUNK_NOT_FOUND."""
+    if state.committed is not None and state.committed.number == version:
+        return False
+    if state.pending is not None and state.pending.number == version:
+        return True
+    raise FsError(Kind.CHUNK_NOT_FOUND, f"version {version} is not here", state.chunk_id.hex())
 
 
 def carries_bytes(io: storage_pb2.WriteIO) -> bool:

@@ -8,7 +8,11 @@ every acknowledged byte of its chain; ONLINE that it is here but may lack some. 
   date (LAST_SERVING will be made SERVING by the manager);
 - public OFFLINE, WAITING or SYNCING: it may lack writes: online, until the predecessor of a
   syncing target says that it has sent everything (`sync_done`). That word counts for one chain
-  version: this process may not have seen every version, nor that it was out for a while.
+  version: this process may not have seen every version, nor that it was out for a while;
+- after a power loss that may have taken acknowledged updates (`ChunkEngine.doubtful`), public
+  SERVING or LAST_SERVING: doubtful, and it serves nothing. The manager answers by making it wait
+  for the others, or LAST_SERVING; a doubtful target that has seen itself LAST_SERVING and then
+  SERVING was chosen to go on with what it has.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from dataclasses import dataclass, field
 from luciole.errors import FsError, Kind
 from luciole.proto import mgmtd_pb2
 from luciole.routing import RoutingTable
+from luciole.storage.damage import Damage
 from luciole.storage.engine.interface import ChunkEngine
 
 RECEIVED_MAX = 65_536
@@ -65,8 +70,15 @@ class Target:
     chain_version: int = 0
     resync_done: int = 0
     resync_total: int = 0
+    resync_seconds_left: int = 0
     device: str = ""  # names the physical device under the engine
     received: Received = field(default_factory=Received)
+    damage: Damage = field(default_factory=Damage)
+    doubt_answered: bool = False  # it was made LAST_SERVING while doubtful
+
+    def __post_init__(self) -> None:
+        if self.engine.doubtful:
+            self.local_state = mgmtd_pb2.LOCAL_DOUBTFUL
 
 
 class Targets:
@@ -117,9 +129,16 @@ class Targets:
         target.chain_id, target.chain_version = chain.chain_id, chain.version
         if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
             return
-        if state in _BEHIND or (state == mgmtd_pb2.SYNCING and news):
+        doubtful = target.local_state == mgmtd_pb2.LOCAL_DOUBTFUL
+        if state in _BEHIND or (state == mgmtd_pb2.SYNCING and (news or doubtful)):
             target.local_state = mgmtd_pb2.LOCAL_ONLINE
-        elif state in {mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING}:
+            _end_doubt(target)
+        elif doubtful and state == mgmtd_pb2.LAST_SERVING:
+            target.doubt_answered = True
+        elif doubtful and state == mgmtd_pb2.SERVING and target.doubt_answered:
+            target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE
+            _end_doubt(target)
+        elif not doubtful and state in {mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING}:
             target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE
 
     def sync_done(self, chain: mgmtd_pb2.Chain) -> None:
@@ -142,7 +161,9 @@ class Targets:
                 target_id=target.target_id, state=target.local_state, disk=target.disk,
                 chain_version=target.chain_version, resync_done=target.resync_done,
                 resync_total=target.resync_total,
+                resync_seconds_left=target.resync_seconds_left,
                 device=target.device)
+            target.damage.tell(report)
             try:
                 space = await target.engine.space()
             except FsError:
@@ -153,3 +174,10 @@ class Targets:
                 report.capacity_bytes, report.free_bytes = space.capacity, space.free
             reports.append(report)
         return reports
+
+
+def _end_doubt(target: Target) -> None:
+    try:
+        target.engine.trust()
+    except FsError:
+        target.local_state = mgmtd_pb2.LOCAL_OFFLINE

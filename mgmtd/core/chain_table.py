@@ -1,26 +1,29 @@
 """How a chain changes: a pure, total function of its state and of what its targets report.
 
 Layer: pure. `next_chain(chain, reports)` looks at every target's public state and at its local
-report (LOCAL_OFFLINE when its node is silent):
+report (LOCAL_OFFLINE when its node is silent; "sound" is up to date or online, "here" also
+doubtful: back after a power loss that may have taken what it had acknowledged):
 
     public        | local        | other targets                  | becomes
     --------------+--------------+--------------------------------+------------------------------
-    SERVING       | not offline  |                                | SERVING
-    SERVING       | offline      | another stays SERVING          | OFFLINE
-    SERVING       | offline      | none stays SERVING             | LAST_SERVING (all of them)
-    LAST_SERVING  | not offline  | none is SERVING                | SERVING
-    LAST_SERVING  | not offline  | one is SERVING again           | as WAITING
+    SERVING       | sound        |                                | SERVING
+    SERVING       | not sound    | another stays SERVING          | OFFLINE
+    SERVING       | not sound    | none stays SERVING             | LAST_SERVING (all of them)
+    LAST_SERVING  | sound        | none is SERVING                | SERVING
+    LAST_SERVING  | doubtful     | none is SERVING, or returns so | SERVING (the first such)
+    LAST_SERVING  | here         | one is SERVING again           | as WAITING
     LAST_SERVING  | offline      | none is SERVING                | LAST_SERVING
     LAST_SERVING  | offline      | one is SERVING again           | OFFLINE
     SYNCING       | up to date   | one is SERVING                 | SERVING
     SYNCING       | online       | one is SERVING                 | SYNCING
-    SYNCING       | not offline  | none is SERVING                | WAITING
-    WAITING,      | not offline  | one SERVING, none SYNCING      | SYNCING (the first such)
-      OFFLINE     | not offline  | otherwise                      | WAITING
+    SYNCING       | here         | none is SERVING                | WAITING
+    WAITING,      | here         | one SERVING, none SYNCING      | SYNCING (the first such)
+      OFFLINE     | here         | otherwise                      | WAITING
     not SERVING   | offline      |                                | OFFLINE
 
 Serving targets that are lost in one step are each LAST_SERVING: no write can have been
-acknowledged without every one of them, so any that returns may serve.
+acknowledged without every one of them, so any that returns may serve. Doubtful ones may each lack
+something else, so only one of them does and the others are brought to what it has.
 
 The order is SERVING, LAST_SERVING, SYNCING, WAITING, OFFLINE, each group keeping its order: a
 target that comes back takes its place at the end of those that serve. Any change raises the
@@ -50,7 +53,8 @@ def next_chain(
     Args:
         chain: as it is.
         reports: local state by target id; a missing one counts as LOCAL_OFFLINE. An up-to-date
-            report made under another chain version must be given as LOCAL_ONLINE.
+            report made under another chain version must be given as LOCAL_ONLINE; a doubtful one
+            too, but for a LAST_SERVING target as LOCAL_OFFLINE: it must have seen that first.
 
     Returns:
         `chain` itself when nothing changes, otherwise a new one with the next version.
@@ -73,23 +77,24 @@ def _serving_step(
     before: list[tuple[int, Public]], local: Mapping[int, Local]
 ) -> list[tuple[int, Public]]:
     """Settles who serves: losses first, then returns."""
-    present = {target for target, state in local.items() if state != mgmtd_pb2.LOCAL_OFFLINE}
-    keeps = any(state == SERVING and target in present for target, state in before)
-    returns = not keeps and any(
-        state == LAST_SERVING and target in present for target, state in before)
-    serves = keeps or returns
+    here = {target for target, state in local.items() if state != mgmtd_pb2.LOCAL_OFFLINE}
+    sound = {target for target in here if local[target] != mgmtd_pb2.LOCAL_DOUBTFUL}
+    keeps = any(state == SERVING and target in sound for target, state in before)
+    last = [target for target, state in before if state == LAST_SERVING and target in here]
+    returning: list[int] = []
+    if not keeps:
+        returning = [target for target in last if target in sound] or last[:1]
+    serves = keeps or bool(returning)
     after: list[tuple[int, Public]] = []
     for target, state in before:
-        here = target in present
         if state == SERVING:
             lost = OFFLINE if serves else LAST_SERVING
-            after.append((target, SERVING if here else lost))
-        elif state == LAST_SERVING:
-            if here:
-                after.append((target, WAITING if keeps else SERVING))
-            else:
-                after.append((target, OFFLINE if serves else LAST_SERVING))
-        elif not here:
+            after.append((target, SERVING if target in sound else lost))
+        elif target in returning:
+            after.append((target, SERVING))
+        elif state == LAST_SERVING and not serves:
+            after.append((target, LAST_SERVING))
+        elif target not in here:
             after.append((target, OFFLINE))
         elif state == SYNCING and serves:
             caught_up = local[target] == mgmtd_pb2.LOCAL_UP_TO_DATE

@@ -23,6 +23,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 NodeId = Annotated[int, Meta(ge=1, le=2**31)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+ByteRate = Annotated[int, Meta(ge=0, le=1 << 40)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 KiB = 1024
 MiB = 1024 * 1024
@@ -74,6 +75,9 @@ class StorageConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_o
     heartbeat_seconds: Seconds = 0.5
     reserve_bytes: Annotated[int, Meta(ge=0)] = 256 * MiB  # of the disk, never filled with chunks
     resync_interval_seconds: Seconds = 0.5
+    resync_bytes_per_second: ByteRate = 512 * MiB  # sent per process; 0: no bound
+    scrub_bytes_per_second: ByteRate = 16 * MiB  # stored bytes verified per process; 0: never
+    scrub_interval_seconds: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0  # between passes
 
 
 class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -38,6 +38,7 @@ class Allocator:
         self._ends = [0] * SIZE_CLASSES
         self._free: list[list[int]] = [[] for _ in range(SIZE_CLASSES)]
         self._holes: list[list[int]] = [[] for _ in range(SIZE_CLASSES)]
+        self._least_free = [0] * SIZE_CLASSES  # since `take_idle` was last called
         self._waiting: list[Block] = []
         self._settling: list[Block] = []
         self._used = 0
@@ -93,6 +94,9 @@ class Allocator:
             hole = False
             if self._free[size_class]:
                 number = self._free[size_class].pop()
+                self._least_free[size_class] = min(
+                    self._least_free[size_class], len(self._free[size_class])
+                )
             elif not fresh:
                 raise FsError(
                     Kind.NO_SPACE, "the disk is full up to its reserve: remove data or add disks"
@@ -139,6 +143,20 @@ class Allocator:
         with self._guard:
             taken = [sorted(numbers) for numbers in self._free]
             self._free = [[] for _ in range(SIZE_CLASSES)]
+            self._least_free = [0] * SIZE_CLASSES
+            return taken
+
+    def take_idle(self) -> list[list[int]]:
+        """As `take_free`, of those only that nobody needed since this was last called: the bottom
+        of each stack. So a target that frees and takes blocks all the time keeps what it uses."""
+        with self._guard:
+            taken = [
+                sorted(numbers[:least])
+                for numbers, least in zip(self._free, self._least_free, strict=True)
+            ]
+            for size_class, numbers in enumerate(taken):
+                del self._free[size_class][: len(numbers)]
+            self._least_free = [len(numbers) for numbers in self._free]
             return taken
 
     def add_holes(self, size_class: int, numbers: Iterable[int]) -> None:

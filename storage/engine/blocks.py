@@ -144,16 +144,18 @@ class BlockFiles:
         # Marked after the write: whoever takes the mark and flushes covers these bytes.
         self._dirty.add(self._key(block))
 
-    def copy(self, source: Block, target: Block, begin: int, end: int) -> None:
-        """Copies [begin, end) of one block to the same place of another."""
-        if begin >= end:
-            return
+    def copy(
+        self, source: Block, source_offset: int, target: Block, target_offset: int, count: int
+    ) -> None:
+        """Copies `count` bytes of one block to another."""
         try:
             source_fd, source_at = self.locate(source)
             target_fd, target_at = self.locate(target)
-            while begin < end:
-                begin += _copy_some(
-                    source_fd, target_fd, source_at + begin, target_at + begin, end - begin
+            source_at, target_at = source_at + source_offset, target_at + target_offset
+            done = 0
+            while done < count:
+                done += _copy_some(
+                    source_fd, target_fd, source_at + done, target_at + done, count - done
                 )
         except OSError as failure:
             raise disk_error(failure, self.where(target)) from failure

@@ -77,10 +77,7 @@ def check_marker(
                 "the directory holds no finished target: check the path, or remove and create it",
                 str(path),
             )
-        batch = Batch()
-        batch.put(MARKER_KEY, encode_marker(Marker(FORMAT, cluster_id, target_id)))
-        store.write(batch)
-        store.sync()
+        _mark(store, cluster_id, target_id)
         return
     marker = decode_marker(value)
     if marker.format > FORMAT:
@@ -104,3 +101,12 @@ def check_marker(
             "belongs to which target",
             str(path),
         )
+    if marker.format < FORMAT:
+        _mark(store, cluster_id, target_id)
+
+
+def _mark(store: RecordStore, cluster_id: str, target_id: int) -> None:
+    batch = Batch()
+    batch.put(MARKER_KEY, encode_marker(Marker(FORMAT, cluster_id, target_id)))
+    store.write(batch)
+    store.sync()

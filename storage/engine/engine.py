@@ -20,6 +20,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from msgspec.structs import replace
+
 from luciole.checksum import BLOCK_SIZE, crc32c
 from luciole.errors import FsError, Kind
 from luciole.storage.engine import recovery
@@ -32,6 +34,7 @@ from luciole.storage.engine.checks import (
     not_found,
     verify_data,
 )
+from luciole.storage.engine.content import place_of, read_content
 from luciole.storage.engine.flush import GroupFlush
 from luciole.storage.engine.interface import (
     Applied,
@@ -44,8 +47,10 @@ from luciole.storage.engine.interface import (
 from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
 from luciole.storage.engine.records import (
     NO_RECORD,
+    SESSION_KEY,
     Block,
     Record,
+    Session,
     StoredVersion,
     applied_key,
     chunk_key,
@@ -53,6 +58,7 @@ from luciole.storage.engine.records import (
     decode_record,
     encode_applied,
     encode_record,
+    encode_session,
     undo_key,
 )
 from luciole.storage.engine.staging import Stager
@@ -81,6 +87,7 @@ class BlockEngine:
             "process": when it survives the death of every process, and `sync` does the rest.
         quota: bytes of blocks that it may use; None: the disk is the bound.
         reserve: bytes of the disk that it leaves free.
+        boot_id: differs at each start of the machine.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class BlockEngine:
         durability: Durability,
         quota: int | None,
         reserve: int,
+        boot_id: str = "",
     ) -> None:
         self._store = store
         self._disk = disk
@@ -100,11 +108,14 @@ class BlockEngine:
         self._records_lock = threading.Lock()
         self._scratch = _Scratch()
         self._closed = False
+        self._boot_id = boot_id
         self._recover()
 
     def _recover(self) -> None:
         """Starts from what the store and the disk hold. No other call may be under way."""
         recovery.settle_last_epoch(self._store, self._disk)
+        self._doubtful = recovery.lost_power(self._store, self._boot_id)
+        self._note_session(safe=self._power)
         self._flush = GroupFlush(self._flush_once)
         self._epoch = 1
         self._touched: set[bytes] = set()  # chunks with an undo record of this epoch
@@ -114,6 +125,23 @@ class BlockEngine:
         self._disk.resume(self._allocator.ends())
         self._stager = Stager(self._disk, self._allocate, self._allocator.give_back)
         self.trim()
+
+    def _note_session(self, *, safe: bool) -> None:
+        batch = Batch()
+        batch.put(SESSION_KEY, encode_session(Session(self._boot_id, safe, self._doubtful)))
+        self._store.write(batch)
+        self._store.sync()
+
+    @property
+    def doubtful(self) -> bool:
+        """See ChunkEngine."""
+        return self._doubtful
+
+    def trust(self) -> None:
+        """See ChunkEngine."""
+        if self._doubtful:
+            self._doubtful = False
+            self._note_session(safe=self._power)
 
     def _held_blocks(self) -> Iterator[Block]:
         for record in recovery.all_records(self._store):
@@ -159,7 +187,7 @@ class BlockEngine:
         committed = old.committed
         pending = self._stager.stage(chunk_id, version, committed, update, data)
         if committed is not None and committed.block == pending.block:
-            committed = _with_written(committed, pending.written)
+            committed = replace(committed, written=pending.written)
         self._record(chunk_id, value, old, Record(committed, pending))
         self._make_durable()
         return pending.public()
@@ -178,6 +206,21 @@ class BlockEngine:
         self._record(chunk_id, value, old, new, applied=pending)
         self._make_durable()
         return pending.public()
+
+    async def repair(self, chunk_id: bytes, version: int, data: memoryview) -> None:
+        """See ChunkEngine."""
+        check_chunk_id(chunk_id)
+        value = self._store.get(chunk_key(chunk_id))
+        old = decode_record(value or b"")
+        committed, pending = old.committed, old.pending
+        if committed is not None and committed.number == version:
+            new = Record(self._stager.rewrite(chunk_id, committed, data), pending)
+        elif pending is not None and pending.number == version and not pending.removed:
+            new = Record(committed, self._stager.rewrite(chunk_id, pending, data))
+        else:
+            raise not_found(chunk_id, f"version {version} is neither pending nor committed")
+        self._record(chunk_id, value, old, new)
+        self._make_durable()
 
     async def abandon(self, chunk_id: bytes) -> None:
         """See ChunkEngine."""
@@ -245,9 +288,16 @@ class BlockEngine:
     def trim(self) -> None:
         """Gives the room of all free blocks back to the disk: one hole for each run of them.
 
-        Called at open and when space runs out; a service calls it now and then after removals.
+        Called at open and when space runs out.
         """
-        for size_class, numbers in enumerate(self._allocator.take_free()):
+        self._make_holes(self._allocator.take_free())
+
+    async def release_idle(self) -> None:
+        """See ChunkEngine."""
+        self._make_holes(self._allocator.take_idle())
+
+    def _make_holes(self, taken: Sequence[Sequence[int]]) -> None:
+        for size_class, numbers in enumerate(taken):
             begin = 0
             for position in range(1, len(numbers) + 1):
                 if position == len(numbers) or numbers[position] != numbers[position - 1] + 1:
@@ -260,6 +310,7 @@ class BlockEngine:
         if not self._closed:
             self._closed = True
             self._flush.wait()
+            self._note_session(safe=True)
 
     def _read_once(
         self, chunk_id: bytes, value: bytes | None, offset: int, buffer: memoryview, pending: bool
@@ -277,7 +328,7 @@ class BlockEngine:
         head = self._scratch.head[: offset - start]
         tail = self._scratch.tail[: stop - end]
         wanted = buffer[: end - offset]
-        count = self._disk.read(version.block, start, [head, wanted, tail])
+        count = read_content(self._disk, version, start, [head, wanted, tail])
         if count < stop - start:
             raise mismatch(chunk_id, (start + count) // BLOCK_SIZE, "the block file is too short")
         stored = version.block_checksums()
@@ -293,7 +344,7 @@ class BlockEngine:
             if before or after:
                 whole = crc32c(after, crc32c(piece, crc32c(before)))
             if whole != stored[number]:
-                where = self._disk.where(version.block)
+                where = self._disk.where(place_of(version, position).block)
                 raise mismatch(chunk_id, number, f"stored bytes rotted in {where}")
             checksums.append(checksum)
             position = piece_end
@@ -393,19 +444,6 @@ class BlockEngine:
 
 
 _NOTHING = memoryview(b"")
-
-
-def _with_written(version: StoredVersion, written: int) -> StoredVersion:
-    """The same version, with what is known now of its block."""
-    return StoredVersion(
-        version.number,
-        version.length,
-        version.removed,
-        version.tag,
-        version.block,
-        written,
-        version.checksums,
-    )
 
 
 def _state(chunk_id: bytes, record: Record) -> ChunkState:

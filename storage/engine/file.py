@@ -35,6 +35,7 @@ class FileEngine(BlockEngine):
         durability: Durability = "power",
         quota: int | None = None,
         reserve: int | None = None,
+        boot_id: str = "",
     ) -> FileEngine:
         """Opens a target's directory and recovers it.
 
@@ -48,6 +49,7 @@ class FileEngine(BlockEngine):
             quota: bytes of blocks that it may use; None: the disk is the bound.
             reserve: bytes of the disk that it leaves free; None: 1 % of it, at least 256 MiB, at
                 most a tenth of it.
+            boot_id: differs at each start of the machine, so that a power loss is noticed.
 
         Raises FsError CONFIG_INVALID, WRONG_CLUSTER, BUSY (open elsewhere), DISK_FAILED.
         """
@@ -61,7 +63,9 @@ class FileEngine(BlockEngine):
             if reserve is None:
                 size, _ = disk.space()
                 reserve = min(max(int(size * RESERVE_FRACTION), RESERVE_BYTES_MIN), size // 10)
-            engine = cls(store, disk, durability=durability, quota=quota, reserve=reserve)
+            engine = cls(
+                store, disk, durability=durability, quota=quota, reserve=reserve, boot_id=boot_id
+            )
             engine._resources = resources.pop_all()
         return engine
 

@@ -89,6 +89,14 @@ class ReadOutcome(msgspec.Struct, frozen=True):
 class ChunkEngine(Protocol):
     """One target's chunks."""
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether acknowledged updates may be missing: the machine restarted under an engine with
+        durability "process" that was not closed. Stays so over restarts until `trust`."""
+
+    def trust(self) -> None:
+        """Ends the doubt, durably: the chain has decided what this target is good for."""
+
     async def state(self, chunk_id: bytes) -> ChunkState | None:
         """Both versions of a chunk, or None."""
 
@@ -119,6 +127,14 @@ class ChunkEngine(Protocol):
         chunk; its Version is returned with `removed`.
         """
 
+    async def repair(self, chunk_id: bytes, version: int, data: memoryview) -> None:
+        """Stores the whole content of a version anew, whose stored bytes rotted.
+
+        `data` is verified against the checksums that are stored with the version. Raises FsError
+        CHUNK_NOT_FOUND if no such version is pending or committed (any more), CHECKSUM_MISMATCH if
+        `data` is not its content, NO_SPACE, DISK_FAILED.
+        """
+
     async def abandon(self, chunk_id: bytes) -> None:
         """Drops the pending version, if any."""
 
@@ -135,6 +151,9 @@ class ChunkEngine(Protocol):
 
     async def sync(self) -> None:
         """Makes everything that returned before durable against power loss."""
+
+    async def release_idle(self) -> None:
+        """Gives room that was free throughout since this was last called back to the disk."""
 
     async def space(self) -> Space:
         """Capacity and use."""

@@ -10,6 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
 from luciole.storage.engine.blockmath import class_bytes
+from luciole.storage.engine.content import place_of
 from luciole.storage.engine.engine import BlockEngine, Durability
 from luciole.storage.engine.ports import Batch
 from luciole.storage.engine.records import Block, chunk_key, decode_record
@@ -107,10 +108,12 @@ class MemoryDisk:
             content[offset : offset + len(view)] = view
             offset += len(view)
 
-    def copy(self, source: Block, target: Block, begin: int, end: int) -> None:
-        """Copies [begin, end)."""
-        if begin < end:
-            self.write(target, begin, [memoryview(bytes(self._blocks[source][begin:end]))])
+    def copy(
+        self, source: Block, source_offset: int, target: Block, target_offset: int, count: int
+    ) -> None:
+        """Copies `count` bytes."""
+        content = bytes(self._blocks[source][source_offset : source_offset + count])
+        self.write(target, target_offset, [memoryview(content)])
 
     def punch(self, size_class: int, first: int, count: int) -> None:
         """Forgets the blocks."""
@@ -166,9 +169,9 @@ class MemoryEngine(BlockEngine):
         """Flips a bit of the committed version on disk. `offset` lies within its length."""
         record = decode_record(self._memory_store.get(chunk_key(chunk_id)) or b"")
         assert record.committed is not None
-        assert record.committed.block is not None
         assert offset < record.committed.length
-        self._memory_disk.flip(record.committed.block, offset)
+        place = place_of(record.committed, offset)
+        self._memory_disk.flip(place.block, place.offset)
 
     def power_loss(self, *, records_survive: bool = False, bytes_survive: bool = False) -> None:
         """The power fails and comes back; the engine has recovered when this returns.
@@ -181,6 +184,7 @@ class MemoryEngine(BlockEngine):
             self._memory_disk.lose()
         if not records_survive:
             self._memory_store.lose()
+        self._boot_id += "+"
         self._recover()
 
     def restart(self) -> None:

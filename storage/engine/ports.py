@@ -68,8 +68,10 @@ class BlockDisk(Protocol):
     def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end at `offset` of the block."""
 
-    def copy(self, source: Block, target: Block, begin: int, end: int) -> None:
-        """Copies [begin, end) of one block to the same place of another."""
+    def copy(
+        self, source: Block, source_offset: int, target: Block, target_offset: int, count: int
+    ) -> None:
+        """Copies `count` bytes of one block to another."""
 
     def punch(self, size_class: int, first: int, count: int) -> None:
         """Gives the room of neighbouring free blocks back to the disk."""

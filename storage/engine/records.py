@@ -5,18 +5,24 @@ Layer: pure. Keys (one letter, then fields; numbers big-endian, so that they sor
     "c" chunk_id[16]                  chunk record
     "d" client_id channel[u32]        last update that a channel committed ("dedup record")
     "m"                               marker: whose target this is
+    "s"                               session: how the target was last opened and closed
     "u" epoch[u64] chunk_id[16]       undo record: the chunk record at the begin of the epoch
 
 Values: one byte 0x01, the version of the encoding, then MessagePack:
 
     chunk record  [committed | nil, pending | nil]
-      version     [number, length, removed, tag | nil, block | nil, written, checksums]
+      version     [number, length, removed, tag | nil, block | nil, written, checksums, patches]
       tag         [client_id (bin), channel, sequence]
       block       [size_class, number]: docstring of blocks.py
       written     bytes of the block that were ever written, by this or another version
       checksums   bin: CRC32C of each 64 KiB of the content, u32 little-endian
+      patches     [[index, number], ...] by index: the 64 KiB of the content that begin at
+                  index * 64 KiB lie in block `number` of class 0, and what `block` has at their
+                  place is not of this version
     dedup record  [sequence, chunk_id (bin), version, length]
     marker        [format, cluster_id (str), target_id]
+    session       [boot_id (str), safe, doubtful]; safe: what was acknowledged survives a power loss
+                  (closed well, or open with durability "power")
     undo record   a chunk record; empty (no 0x01 either) if there was none
 
 The outer arrays and `version` may grow at their end: a reader fills in defaults and ignores what
@@ -24,11 +30,15 @@ is more. Another first byte than 0x01 is a store written by a newer program.
 
 Invariant: the bytes below `written` of a block are never written again while any version, or an
 undo record, refers to the block. Versions of one record that share a block state the same
-`written`.
+`written`. The block of a patch is written once.
+
+Format 2 (of the marker) added patches; a target of format 1 has none and becomes one of format 2
+when it is opened, so that an older program will not take its patches' blocks for free ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -37,8 +47,9 @@ from luciole.errors import FsError, Kind
 from luciole.storage.engine.blockmath import class_bytes, unpack
 from luciole.storage.engine.interface import Applied, Tag, Version
 
-FORMAT = 1
+FORMAT = 2
 MARKER_KEY = b"m"
+SESSION_KEY = b"s"
 CHUNK_PREFIX = b"c"
 APPLIED_PREFIX = b"d"
 UNDO_PREFIX = b"u"
@@ -62,6 +73,14 @@ class StoredVersion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     block: Block | None = None
     written: int = 0
     checksums: bytes = b""
+    patches: tuple[tuple[int, int], ...] = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Every block that it refers to."""
+        if self.block is not None:
+            yield self.block
+        for _, number in self.patches:
+            yield Block(0, number)
 
     def public(self) -> Version:
         """What callers of the engine see."""
@@ -80,9 +99,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pending: StoredVersion | None = None
 
     def blocks(self) -> set[Block]:
-        """The one or two blocks it holds."""
+        """The blocks it holds; its versions may share some."""
         versions = (self.committed, self.pending)
-        return {version.block for version in versions if version is not None and version.block}
+        return {block for version in versions if version is not None for block in version.blocks()}
 
     def allocated(self) -> int:
         """Bytes of its blocks."""
@@ -97,6 +116,14 @@ class Marker(msgspec.Struct, frozen=True, array_like=True):
     target_id: int
 
 
+class Session(msgspec.Struct, frozen=True, array_like=True):
+    """How a target was last opened and closed."""
+
+    boot_id: str
+    safe: bool
+    doubtful: bool
+
+
 class _StoredApplied(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
     chunk_id: bytes
@@ -109,6 +136,7 @@ NO_RECORD = Record()
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(Record)
 _markers = msgspec.msgpack.Decoder(Marker)
+_sessions = msgspec.msgpack.Decoder(Session)
 _applied = msgspec.msgpack.Decoder(_StoredApplied)
 T = TypeVar("T")
 
@@ -158,6 +186,16 @@ def encode_marker(marker: Marker) -> bytes:
 def decode_marker(value: bytes) -> Marker:
     """The marker of a value."""
     return _decode(_markers, value)
+
+
+def encode_session(session: Session) -> bytes:
+    """Value of the session."""
+    return _ENCODING + _encoder.encode(session)
+
+
+def decode_session(value: bytes) -> Session:
+    """The session of a value."""
+    return _decode(_sessions, value)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], value: bytes) -> T:

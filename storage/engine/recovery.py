@@ -15,16 +15,19 @@ from collections.abc import Iterator
 
 from luciole.checksum import BLOCK_SIZE, crc32c
 from luciole.errors import FsError
+from luciole.storage.engine.content import read_content
 from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
 from luciole.storage.engine.records import (
     APPLIED_PREFIX,
     CHUNK_PREFIX,
+    SESSION_KEY,
     UNDO_PREFIX,
     Record,
     StoredVersion,
     chunk_key,
     decode_applied,
     decode_record,
+    decode_session,
 )
 
 _PREFIX_ENDS = {prefix: bytes([prefix[0] + 1]) for prefix in (b"c", b"d", b"u")}
@@ -59,6 +62,16 @@ def settle_last_epoch(store: RecordStore, disk: BlockDisk) -> int:
     return len(set_back)
 
 
+def lost_power(store: RecordStore, boot_id: str) -> bool:
+    """Whether updates that were acknowledged may be gone: with durability "process" a restart of
+    the machine takes what no flush had reached. A doubt lasts until it is ended explicitly."""
+    value = store.get(SESSION_KEY)
+    if value is None:
+        return False
+    session = decode_session(value)
+    return session.doubtful or (not session.safe and session.boot_id != boot_id)
+
+
 def all_records(store: RecordStore) -> Iterator[Record]:
     """Every chunk record, in order of chunk id."""
     for _, value in store.scan(CHUNK_PREFIX, _PREFIX_ENDS[CHUNK_PREFIX]):
@@ -89,7 +102,7 @@ def _intact(disk: BlockDisk, version: StoredVersion | None) -> bool:
         return True
     view = memoryview(bytearray(version.length))
     try:
-        if disk.read(version.block, 0, [view]) < version.length:
+        if read_content(disk, version, 0, [view]) < version.length:
             return False
     except FsError:
         return False

@@ -1,11 +1,14 @@
 """Writes the bytes of a new version, beside the committed one.
 
 Layer: shell of the engine; knows blocks and content, not records' storage. The committed version
-stays readable to the byte throughout. Three ways:
+stays readable to the byte throughout. Four ways:
 
 - *share*: the content is a prefix of the committed one in the same size class: same block;
 - *append in place*: the new bytes lie behind everything ever written in the committed block and
   fit it: same block, and the CRC of a partial last 64 KiB continues from the stored one;
+- *patch*: a small overwrite writes the 64 KiB pieces that it touches to fresh blocks of class 0;
+  the rest of the content stays where it is. A chunk with PATCHES_MAX patches, or as many as leave
+  its block without a piece, is copied instead, which ends its patches;
 - *copy on write*: a fresh block of the class that the new length needs. 64 KiB blocks that the
   update does not touch are copied unread, with their stored checksums, so that rot in them stays
   detectable; those that it touches in part are read and verified first.
@@ -16,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from luciole.checksum import BLOCK_SIZE, crc32c
+from luciole.checksum import BLOCK_SIZE, block_checksums, crc32c
 from luciole.errors import FsError
 from luciole.storage.engine.blockmath import (
     ZEROS,
@@ -28,6 +31,13 @@ from luciole.storage.engine.blockmath import (
     pack,
 )
 from luciole.storage.engine.checks import REMOVE, REPLACE, TRUNCATE, mismatch
+from luciole.storage.engine.content import (
+    copy_content,
+    cut_views,
+    patches_allowed,
+    place_of,
+    read_content,
+)
 from luciole.storage.engine.interface import Update
 from luciole.storage.engine.ports import BlockDisk
 from luciole.storage.engine.records import Block, StoredVersion
@@ -43,6 +53,7 @@ class Content(NamedTuple):
     block: Block | None
     written: int
     checksums: bytes
+    patches: tuple[tuple[int, int], ...] = ()
 
 
 class Stager:
@@ -86,15 +97,18 @@ class Stager:
         if update.kind == REMOVE:
             return StoredVersion(number, 0, removed=True, tag=stored_tag)
         content = self._content(chunk_id, base or EMPTY, update, data)
-        return StoredVersion(
-            number,
-            content.length,
-            False,
-            stored_tag,
-            content.block,
-            content.written,
-            content.checksums,
-        )
+        return _placed(StoredVersion(number, 0, tag=stored_tag), content)
+
+    def rewrite(self, chunk_id: bytes, version: StoredVersion, data: memoryview) -> StoredVersion:
+        """The same version with its content in a block of its own.
+
+        Raises FsError CHECKSUM_MISMATCH unless `data` is that content.
+        """
+        checksums = block_checksums(0, data)
+        if len(data) != version.length or pack(checksums) != version.checksums:
+            raise mismatch(chunk_id, 0, f"these are not the bytes of version {version.number}")
+        whole = Update(REPLACE, 0, len(data), 0, tuple(checksums))
+        return _placed(version, self._replace(whole, data))
 
     def _content(
         self, chunk_id: bytes, base: StoredVersion, update: Update, data: memoryview
@@ -127,7 +141,7 @@ class Stager:
     def _shrink(self, chunk_id: bytes, base: StoredVersion, length: int) -> Content:
         """A prefix of the committed content, perhaps all of it."""
         if length == base.length:
-            return Content(length, base.block, base.written, base.checksums)
+            return Content(length, base.block, base.written, base.checksums, base.patches)
         if length == 0 or base.block is None:
             return Content(0, None, 0, b"")
         checksums = base.checksums[: length // BLOCK_SIZE * 4]
@@ -135,9 +149,11 @@ class Stager:
             last = self._stored_block(chunk_id, base, length // BLOCK_SIZE)
             checksums += pack([crc32c(last[: length % BLOCK_SIZE])])
         if class_for(length) == base.block.size_class:
-            return Content(length, base.block, base.written, checksums)
-        source = base.block
-        block = self._fresh(length, lambda target: self._disk.copy(source, target, 0, length))
+            kept = tuple(patch for patch in base.patches if patch[0] * BLOCK_SIZE < length)
+            return Content(length, base.block, base.written, checksums, kept)
+        block = self._fresh(
+            length, lambda target: copy_content(self._disk, base, target, 0, length)
+        )
         return Content(length, block, length, checksums)
 
     def _extend(
@@ -155,13 +171,13 @@ class Stager:
         append_zeros(checksums, base.length, gap)
         append_data(checksums, offset, data, verified)
         source = base.block
-        if source and base.written == base.length and class_for(length) == source.size_class:
+        in_place = base.written == base.length and not _ends_in_patch(base)
+        if source and in_place and class_for(length) == source.size_class:
             self._disk.write(source, base.length, views)
-            return Content(length, source, length, pack(checksums))
+            return Content(length, source, length, pack(checksums), base.patches)
 
         def fill(block: Block) -> None:
-            if source:
-                self._disk.copy(source, block, 0, base.length)
+            copy_content(self._disk, base, block, 0, base.length)
             self._disk.write(block, base.length, views)
 
         return Content(length, self._fresh(length, fill), length, pack(checksums))
@@ -190,13 +206,36 @@ class Stager:
             changed.append(checksum)
             position = stop
         checksums[first : first + len(changed)] = changed
+        touched = range(first, first + len(changed))
+        if class_for(length) == source.size_class and _worth_patching(base, length, touched):
+            patches = self._patch(base, touched, [head, data, tail])
+            return Content(length, source, base.written, pack(checksums), patches)
 
         def fill(block: Block) -> None:
-            self._disk.copy(source, block, 0, begin - len(head))
+            copy_content(self._disk, base, block, 0, begin - len(head))
             self._disk.write(block, begin - len(head), [head, data, tail])
-            self._disk.copy(source, block, end + len(tail), base.length)
+            copy_content(self._disk, base, block, end + len(tail), base.length)
 
         return Content(length, self._fresh(length, fill), length, pack(checksums))
+
+    def _patch(
+        self, base: StoredVersion, touched: range, views: list[memoryview]
+    ) -> tuple[tuple[int, int], ...]:
+        """Writes the touched pieces, whose bytes are `views`, and returns all patches."""
+        patches = dict(base.patches)
+        taken: list[Block] = []
+        try:
+            for index in touched:
+                block = self._allocate(0)
+                taken.append(block)
+                start = (index - touched.start) * BLOCK_SIZE
+                self._disk.write(block, 0, cut_views(views, start, BLOCK_SIZE))
+                patches[index] = block.number
+        except FsError:
+            for block in taken:
+                self._release(block)
+            raise
+        return tuple(sorted(patches.items()))
 
     def _edges(
         self, chunk_id: bytes, base: StoredVersion, begin: int, end: int
@@ -216,14 +255,12 @@ class Stager:
 
     def _stored_block(self, chunk_id: bytes, base: StoredVersion, number: int) -> memoryview:
         """One 64 KiB block of the committed content, verified."""
-        assert base.block is not None
         start = number * BLOCK_SIZE
         view = memoryview(bytearray(min(BLOCK_SIZE, base.length - start)))
-        count = self._disk.read(base.block, start, [view])
+        count = read_content(self._disk, base, start, [view])
         if count < len(view) or crc32c(view) != base.block_checksums()[number]:
-            raise mismatch(
-                chunk_id, number, f"stored bytes rotted in {self._disk.where(base.block)}"
-            )
+            where = self._disk.where(place_of(base, start).block)
+            raise mismatch(chunk_id, number, f"stored bytes rotted in {where}")
         return view
 
     def _fresh(self, length: int, fill: Callable[[Block], None]) -> Block:
@@ -235,3 +272,30 @@ class Stager:
             self._release(block)
             raise
         return block
+
+
+def _placed(version: StoredVersion, content: Content) -> StoredVersion:
+    """The version with its bytes at the place that `content` tells."""
+    return StoredVersion(
+        version.number,
+        content.length,
+        version.removed,
+        version.tag,
+        content.block,
+        content.written,
+        content.checksums,
+        content.patches,
+    )
+
+
+def _ends_in_patch(version: StoredVersion) -> bool:
+    """Whether bytes behind the last would belong to a patched piece."""
+    last, inside = divmod(version.length, BLOCK_SIZE)
+    return inside > 0 and any(index == last for index, _ in version.patches)
+
+
+def _worth_patching(base: StoredVersion, length: int, touched: range) -> bool:
+    """Whether patches of these pieces are few, and cost much less than a copy of the chunk."""
+    pieces = block_end(length) // BLOCK_SIZE
+    patched = {index for index, _ in base.patches} | set(touched)
+    return len(touched) <= max(1, pieces // 4) and len(patched) <= patches_allowed(pieces)

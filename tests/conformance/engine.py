@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -139,6 +140,50 @@ class EngineConformance:
         state = driver.state(A)
         assert state is not None
         assert state.allocated == 65536
+
+    def test_small_overwrites_leave_the_rest_where_it_is(self, driver: Driver) -> None:
+        content = bytearray(pattern(1, MIB))
+        driver.put(A, 1, write(0, content), content)
+        numbers = random.Random(5)
+        patched: set[int] = set()
+        for version in range(2, 80):
+            offset = numbers.randrange(MIB - 4096)
+            data = pattern(version, numbers.choice([1, 4096]))
+            before = bytes(content)
+            driver.stage(A, version, write(offset, data), data)
+            content[offset : offset + len(data)] = data
+            check_chunk(driver, A, Expected((version - 1, before), (version, bytes(content))))
+            if version % 5 == 0:
+                driver.abandon(A)
+                content[:] = before
+                driver.stage(A, version, truncate(MIB))
+            driver.commit(A, version)
+            state = driver.state(A)
+            assert state is not None
+            assert state.allocated <= MIB + 15 * 65536
+            patched.add(state.allocated)
+        assert len(patched) > 10  # grows patch by patch, and ends with a copy
+        check_chunk(driver, A, Expected((79, bytes(content)), None))
+
+    @pytest.mark.parametrize("end", [131_072, 140_000, 199_999, 200_000])
+    def test_a_patched_chunk_grows_and_shrinks(self, driver: Driver, end: int) -> None:
+        base = pattern(1, 200_000)
+        driver.put(A, 1, write(0, base), base)
+        driver.put(A, 2, write(end - 100, b"p" * 100), b"p" * 100)
+        driver.put(A, 3, write(65_536, b"q" * 10), b"q" * 10)
+        content = base[: end - 100] + b"p" * 100 + base[end:]
+        content = content[:65_536] + b"q" * 10 + content[65_546:]
+        check_chunk(driver, A, Expected((3, content), None))
+        driver.put(A, 4, truncate(end))
+        driver.stage(A, 5, write(end, b"r" * 70_000), b"r" * 70_000)
+        check_chunk(driver, A, Expected((4, content[:end]), (5, content[:end] + b"r" * 70_000)))
+        driver.commit(A, 5)
+        driver.put(A, 6, truncate(70_000))
+        check_chunk(driver, A, Expected((6, content[:70_000]), None))
+        driver.put(A, 7, remove())
+        driver.sync()
+        driver.sync()
+        assert drive(driver.engine.space()).used == 0
 
     def test_an_empty_write_and_an_empty_chunk(self, driver: Driver) -> None:
         driver.put(A, 1, write(500, b""))

@@ -41,7 +41,9 @@ def pattern(seed: int, length: int) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
-def write(offset: int, data: bytes, *, size: int = MIB, tag: Tag | None = None) -> Update:
+def write(
+    offset: int, data: bytes | bytearray, *, size: int = MIB, tag: Tag | None = None
+) -> Update:
     """A WRITE with right checksums."""
     checksums = tuple(block_checksums(offset, memoryview(data)))
     return Update(WRITE, offset, len(data), size, checksums, tag)
@@ -83,13 +85,17 @@ class Driver:
 
     engine: ChunkEngine
 
-    def stage(self, chunk: bytes, version: int, update: Update, data: bytes = b"") -> Version:
+    def stage(
+        self, chunk: bytes, version: int, update: Update, data: bytes | bytearray = b""
+    ) -> Version:
         return drive(self.engine.stage(chunk, version, update, memoryview(data)))
 
     def commit(self, chunk: bytes, version: int) -> Version:
         return drive(self.engine.commit(chunk, version))
 
-    def put(self, chunk: bytes, version: int, update: Update, data: bytes = b"") -> Version:
+    def put(
+        self, chunk: bytes, version: int, update: Update, data: bytes | bytearray = b""
+    ) -> Version:
         """Stages and commits."""
         self.stage(chunk, version, update, data)
         return self.commit(chunk, version)
@@ -204,7 +210,7 @@ NEAR_BLOCKS = st.one_of(
 )
 STEPS = st.lists(
     st.tuples(
-        st.integers(0, 16), st.integers(0, 2), NEAR_BLOCKS, NEAR_BLOCKS, st.integers(0, 1000)
+        st.integers(0, 20), st.integers(0, 2), NEAR_BLOCKS, NEAR_BLOCKS, st.integers(0, 1000)
     ),
     max_size=30,
 )
@@ -226,15 +232,18 @@ def run_steps(driver: Driver, steps: list[tuple[int, ...]], reopen: Reopen) -> D
     """
     model = Model()
     chunks = [chunk_name(number) for number in range(3)]
-    for version, (what, which, offset, length, seed) in enumerate(steps, start=1):
+    large = pattern(0, 300_000)  # so that there is something to patch
+    driver.put(chunks[0], 1, replace(large), large)
+    model.stage(chunks[0], 1, replace(large), large)
+    model.commit(chunks[0])
+    for version, (what, which, offset, length, seed) in enumerate(steps, start=2):
         chunk = chunks[which % len(chunks)]
         expected = model.chunks.get(chunk, Expected())
-        kind = (WRITE, WRITE, WRITE, TRUNCATE, REPLACE, REMOVE)
-        if what < len(kind) * 2:
-            update, data = _random_update(kind[what % len(kind)], expected, offset, length, seed)
+        if what < 12 or what > 16:
+            update, data = _random_update(what, expected, offset, length, seed)
             driver.stage(chunk, version, update, data)
             model.stage(chunk, version, update, data)
-            if what >= len(kind):
+            if 6 <= what < 12 or what > 18:
                 driver.commit(chunk, version)
                 model.commit(chunk)
         elif what == 12 and expected.pending is not None:
@@ -256,8 +265,11 @@ def run_steps(driver: Driver, steps: list[tuple[int, ...]], reopen: Reopen) -> D
 
 
 def _random_update(
-    kind: int, expected: Expected, offset: int, length: int, seed: int
+    what: int, expected: Expected, offset: int, length: int, seed: int
 ) -> tuple[Update, bytes]:
+    kind = (WRITE, WRITE, WRITE, TRUNCATE, REPLACE, REMOVE)[what % 6] if what < 12 else WRITE
+    if what > 16:  # small, so that most overwrites become patches
+        length = length % 5000 + 1
     committed = len(expected.committed[1]) if expected.committed else 0
     offset = committed if seed % 3 == 0 else offset
     offset = min(offset, MIB)

@@ -106,7 +106,7 @@ def main(path: str, durability: str, seed: int) -> None:
         version = (seed + 1) * 1_000_000 + step
         kind = numbers.choice([WRITE, WRITE, WRITE, TRUNCATE, REPLACE, REMOVE])
         offset = numbers.choice([committed, numbers.randrange(300_000)])
-        length = numbers.randrange(1, 200_000)
+        length = numbers.randrange(1, numbers.choice([5_000, 200_000]))
         offset = min(offset, MIB - length)
         if pending is not None and numbers.random() < 0.8:
             action = numbers.choice(["commit", "commit", "commit", "abandon"])

@@ -29,6 +29,7 @@ from luciole.storage.engine.records import (
     Marker,
     Record,
     chunk_key,
+    decode_marker,
     decode_record,
     encode_marker,
 )
@@ -394,5 +395,64 @@ def test_truncate_across_classes_moves_to_the_smaller_block(tmp_path: Path) -> N
     assert state is not None
     assert state.allocated == 131_072
     assert driver.read(A) == data[:70_000]
+    check_no_leak(engine)
+    engine.close()
+
+
+def test_patches_survive_reopening_and_format_1_is_taken_over(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path)
+    driver = Driver(engine)
+    data = pattern(1, MIB)
+    driver.put(A, 1, write(0, data), data)
+    engine.close()
+    store = MetadataStore(tmp_path / METADATA_NAME)
+    batch = Batch()
+    batch.put(MARKER_KEY, encode_marker(Marker(1, "cluster-a", 7)))
+    store.write(batch)
+    store.close()
+    engine = open_engine(tmp_path)
+    driver = Driver(engine)
+    driver.put(A, 2, write(100_000, b"one"), b"one")
+    driver.stage(A, 3, write(900_000, b"two"), b"two")
+    engine.close()
+    store = MetadataStore(tmp_path / METADATA_NAME)
+    assert decode_marker(store.get(MARKER_KEY) or b"").format == FORMAT
+    store.close()
+    engine = open_engine(tmp_path)
+    driver = Driver(engine)
+    first = data[:100_000] + b"one" + data[100_003:]
+    second = first[:900_000] + b"two" + first[900_003:]
+    check_chunk(driver, A, Expected((2, first), (3, second)))
+    assert len(record_of(engine, A).blocks()) == 3
+    check_no_leak(engine)
+    driver.put(B, 1, write(0, data), data)  # takes no block of a patch
+    check_chunk(driver, A, Expected((2, first), (3, second)))
+    driver.commit(A, 3)
+    driver.put(A, 4, remove())
+    check_no_leak(engine)
+    engine.close()
+
+
+def test_room_that_stays_free_goes_back_to_the_disk(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path)
+    driver = Driver(engine)
+    data = pattern(1, MIB)
+    for number in range(24):
+        driver.put(chunk_name(number), 1, write(0, data), data)
+    drive(engine.release_idle())
+    full = disk_use(tmp_path)
+    drive(engine.remove_range(chunk_name(4), chunk_name(20), 100))
+    driver.sync()
+    driver.sync()
+    drive(engine.release_idle())
+    assert disk_use(tmp_path) >= full - MIB  # only just freed: it may be wanted at once
+    for number in range(30, 34):
+        driver.put(chunk_name(number), 1, write(0, data), data)
+    drive(engine.release_idle())
+    assert full - 13 * MIB <= disk_use(tmp_path) <= full - 12 * MIB
+    for number in range(40, 60):
+        driver.put(chunk_name(number), 1, write(0, data), data)
+    for number in (*range(4), *range(20, 24), *range(30, 34), *range(40, 60)):
+        assert driver.read(chunk_name(number)) == data
     check_no_leak(engine)
     engine.close()

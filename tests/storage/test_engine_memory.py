@@ -98,6 +98,8 @@ def _change(driver: Driver, what: int, chunk: bytes, where: tuple[int, bytes]) -
         driver.put(chunk, version, replace(data), data)
     elif what in (3, 4):
         driver.put(chunk, version, write(offset, data), data)
+    elif what > 16:
+        driver.put(chunk, version, write(offset, data[:3000]), data[:3000])
     elif what in (5, 6):
         driver.stage(chunk, version, truncate(offset))
     elif what in (7, 8):
@@ -240,3 +242,61 @@ def test_a_full_disk_refuses_new_blocks_only() -> None:
     engine.fill_disk(False)
     driver.put(A, 3, replace(b"c"), b"c")
     assert driver.read(A) == b"c"
+
+
+def test_a_small_overwrite_writes_the_piece_that_it_touches() -> None:
+    class CountingDisk(MemoryDisk):
+        written = 0
+
+        def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
+            self.written += sum(map(len, views))
+            super().write(block, offset, views)
+
+    disk = CountingDisk(1 << 30)
+    driver = Driver(BlockEngine(MemoryStore(), disk, durability="process", quota=None, reserve=0))
+    data = pattern(1, MIB)
+    driver.put(A, 1, write(0, data), data)
+    disk.written = 0
+    driver.put(A, 2, write(500_000, b"x" * 4096), b"x" * 4096)
+    assert disk.written == 65536
+    disk.written = 0
+    for version in range(3, 63):
+        offset = version * 7919 * 4096 % MIB
+        driver.put(A, version, write(offset, b"y" * 4096), b"y" * 4096)
+    assert disk.written / 60 < 2 * 65536
+
+
+def test_rot_in_a_patch_and_beside_it() -> None:
+    engine = MemoryEngine()
+    driver = Driver(engine)
+    data = pattern(1, 300_000)
+    driver.put(A, 1, write(0, data), data)
+    driver.put(A, 2, write(70_000, b"patch"), b"patch")
+    content = data[:70_000] + b"patch" + data[70_005:]
+    engine.corrupt(A, 70_002)
+    engine.corrupt(A, 200_000)
+    assert driver.read(A, 0, 65536) == content[:65536]
+    for offset in (70_000, 199_000):
+        with pytest.raises(FsError) as raised:
+            driver.read(A, offset, 10)
+        assert f"block {offset // 65536} " in raised.value.message
+    drive(engine.repair(A, 2, memoryview(content)))
+    check_chunk(driver, A, Expected((2, content), None))
+    state = driver.state(A)
+    assert state is not None
+    assert state.allocated == 8 * 65536  # in one block again
+
+
+def test_a_power_loss_after_a_patch_finds_the_old_piece() -> None:
+    engine = MemoryEngine()
+    driver = Driver(engine)
+    data = pattern(1, 300_000)
+    driver.put(A, 1, write(0, data), data)
+    driver.put(A, 2, write(70_000, b"first"), b"first")
+    driver.sync()
+    first = data[:70_000] + b"first" + data[70_005:]
+    driver.put(A, 3, write(70_000, b"later"), b"later")
+    for version in range(1, 10):
+        driver.put(B, version, replace(b"%d" % version), b"%d" % version)
+    engine.power_loss(records_survive=True)
+    check_chunk(driver, A, Expected((2, first), None))
