@@ -50,6 +50,13 @@ class RoutingCache:
             await self._signal.wait(seen, timeout)
         return self.current()
 
+    def newly_failed(self, routing: mgmtd_pb2.Routing) -> list[mgmtd_pb2.Node]:
+        """Nodes that a newer table calls failed and this one does not."""
+        before = {node.node_id for node in self._table.routing.nodes
+                  if node.state == mgmtd_pb2.FAILED} if self._table else set()
+        return [node for node in routing.nodes
+                if node.state == mgmtd_pb2.FAILED and node.node_id not in before]
+
     def replace(self, routing: mgmtd_pb2.Routing) -> None:
         """Takes over a table unless a newer one is here."""
         if routing.version > self.version:
@@ -123,7 +130,10 @@ class Manager:
         reply = await self.call(
             lambda stub: stub.get_routing(request, timeout=wait_ms / 1000 + POLL_SLACK_S))
         if reply.HasField("routing"):
+            failed = self.routing.newly_failed(reply.routing)
             self.routing.replace(reply.routing)
+            for node in failed:
+                self._connections.sever(node)
 
     async def wait_for_routing(self, timeout: float) -> RoutingTable:
         """Fetches the first table. Raises the manager's FsError after `timeout` seconds."""

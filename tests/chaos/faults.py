@@ -14,6 +14,7 @@ from luciole.deploy.cluster_directory import ClusterDirectory, Service, services
 from luciole.deploy.connect import open_client
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
+from luciole.proto.services import StorageStub
 from luciole.runtime import drive
 
 ASK_SECONDS = 2.0
@@ -96,9 +97,14 @@ class Faults:
         status: mgmtd_pb2.StatusReply,
     ) -> None:
         """A process that stands still and comes back must not answer as if nothing had been."""
-        processes.send(record, signal.SIGSTOP)
         answers: list[str] = []
-        asking = threading.Thread(target=self._ask, args=(victim, status, answers))
+        node = next(entry.node for entry in status.nodes
+                    if entry.node.node_id == victim.node_id)
+        # A client of its own, with a connection that is there before the process stands still.
+        stub = open_client(self.directory.client_config()).connections.storage(node)
+        drive(stub.read(storage_pb2.ReadRequest(), timeout=ASK_SECONDS))
+        processes.send(record, signal.SIGSTOP)
+        asking = threading.Thread(target=self._ask, args=(stub, victim, status, answers))
         asking.start()
         time.sleep(self.stop_seconds)
         processes.send(record, signal.SIGCONT)
@@ -108,11 +114,10 @@ class Faults:
             self.zombie_answers.append(f"{victim.name}: {fault.note}")
 
     def _ask(
-        self, victim: Service, status: mgmtd_pb2.StatusReply, answers: list[str]
+        self, stub: StorageStub, victim: Service, status: mgmtd_pb2.StatusReply,
+        answers: list[str],
     ) -> None:
         """Asks for a chunk with the chain version of before; the request waits in the socket."""
-        node = next(entry.node for entry in status.nodes
-                    if entry.node.node_id == victim.node_id)
         own = {target.target_id for target in status.routing.targets
                if target.node_id == victim.node_id}
         chain = next(chain for chain in status.routing.chains
@@ -121,10 +126,8 @@ class Faults:
         request = storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(
             chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
             chunk_id=bytes(16), length=1)])
-        # A client of its own, so that the harness's connections are left alone.
-        client = open_client(self.directory.client_config())
         try:
-            reply = drive(client.connections.storage(node).read(
+            reply = drive(stub.read(
                 request, timeout=self.stop_seconds + ZOMBIE_ANSWER_SECONDS,
                 sink=lambda reply: [memoryview(bytearray(result.length))
                                     for result in reply.results if result.length]))
