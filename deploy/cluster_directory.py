@@ -43,6 +43,7 @@ from luciole.errors import FsError, Kind
 FORMAT = 1
 CLUSTER_FILE = "cluster.toml"
 MGMTD_NODE, META_NODE, FIRST_STORAGE_NODE = 1, 2, 101
+MORE_MGMTD_NODES, MORE_META_NODES = 10, 20  # the second manager is node 12
 _MADE_FIRST = {"config", "log", "run"}
 KINDS: dict[str, type[MgmtdConfig] | type[MetaConfig] | type[StorageConfig]] = {
     "mgmtd": MgmtdConfig, "meta": MetaConfig, "storage": StorageConfig}
@@ -58,6 +59,8 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     targets_per_node: Annotated[int, Meta(ge=1, le=256)]
     durability: Literal["process", "power"]
     port_base: Port
+    managers: Annotated[int, Meta(ge=1, le=3)] = 1
+    metas: Annotated[int, Meta(ge=1, le=16)] = 1
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,31 @@ class Service:
     number: int  # of its pair of ports
 
 
-def services_of(nodes: int) -> list[Service]:
-    """The services of a cluster with so many storage nodes, manager first."""
+def services_of(file: ClusterFile) -> list[Service]:
+    """The services of a cluster, managers first.
+
+    Names, ids and ports of a cluster with one manager and one metadata service do not depend on
+    how many more others have.
+    """
     found = [Service("mgmtd", "mgmtd", MGMTD_NODE, 0), Service("meta", "meta", META_NODE, 1)]
     found += [
         Service(f"storage-{number}", "storage", FIRST_STORAGE_NODE + number - 1, number + 1)
-        for number in range(1, nodes + 1)
+        for number in range(1, file.nodes + 1)
     ]
-    return found
+    more = [("mgmtd", MORE_MGMTD_NODES, number) for number in range(2, file.managers + 1)]
+    more += [("meta", MORE_META_NODES, number) for number in range(2, file.metas + 1)]
+    found += [
+        Service(f"{kind}-{number}", kind, first + number, file.nodes + 2 + position)
+        for position, (kind, first, number) in enumerate(more)
+    ]
+    order = ("mgmtd", "meta", "storage")
+    return sorted(found, key=lambda service: order.index(service.kind))
+
+
+def manager_addresses(file: ClusterFile) -> list[str]:
+    """"host:port" of every manager."""
+    return [f"127.0.0.1:{ports_of(service, file.port_base)[0]}"
+            for service in services_of(file) if service.kind == "mgmtd"]
 
 
 class ClusterDirectory:
@@ -186,10 +206,10 @@ class ClusterDirectory:
 
 def default_configs(file: ClusterFile) -> dict[str, msgspec.Struct]:
     """Configuration of every service of a new cluster, and of its clients."""
-    manager = [f"127.0.0.1:{file.port_base}"]
+    manager = manager_addresses(file)
     found: dict[str, msgspec.Struct] = {
         "client": ClientConfig(cluster_id=file.cluster_id, mgmtd=manager)}
-    for service in services_of(file.nodes):
+    for service in services_of(file):
         rpc, grpc = ports_of(service, file.port_base)
         if service.kind == "mgmtd":
             found[service.name] = MgmtdConfig(

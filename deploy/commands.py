@@ -80,6 +80,10 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
     up.add_argument("--replicas", type=int, help="copies of each chunk (default: 2)")
     up.add_argument("--targets-per-node", type=int, metavar="N",
                     help="targets of each storage process (default: 4)")
+    up.add_argument("--managers", type=int, metavar="N",
+                    help="cluster managers of a new cluster, 1 to 3 (default: 1)")
+    up.add_argument("--metas", type=int, metavar="N",
+                    help="metadata services of a new cluster (default: 1)")
     up.add_argument("--durability", choices=("process", "power"), help="what an acknowledged "
                     "write survives: the end of every process, or loss of power too (default: "
                     "process)")
@@ -96,7 +100,7 @@ def run_up(args: argparse.Namespace) -> int:
     """Makes or starts a cluster, and mounts it."""
     directory = ClusterDirectory(Path(args.directory))
     shape = Shape(args.nodes, args.replicas, args.targets_per_node, args.durability,
-                  args.port_base)
+                  args.port_base, args.managers, args.metas)
     directory.check_usable()
     place = mounts.absolute(args.mount) if args.mount else None
     if place is not None:

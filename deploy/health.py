@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from luciole.proto import mgmtd_pb2
 
-FRESH_MS = 4000  # heartbeats come twice a second; a lease is longer
+FRESH_MS = 4000  # heartbeats come twice a second; even a default lease is shorter
 
 
 def node_name(node: mgmtd_pb2.Node) -> str:
@@ -28,6 +28,8 @@ def node_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
         if node.state != mgmtd_pb2.CONNECTED:
             state = mgmtd_pb2.NodeState.Name(node.state).lower()
             found.append(f"{name} ({node.host}:{node.rpc_port}) is {state}")
+        elif not entry.heard:
+            found.append(f"{name} has not been heard by the manager yet")
         elif node.kind == mgmtd_pb2.STORAGE and not entry.targets:
             found.append(f"{name} has not reported its targets to the manager yet")
         elif entry.last_heartbeat_age_ms > FRESH_MS:

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from luciole.config import ServiceConfig
+from luciole.client.remote.connections import Connections
+from luciole.config import ServiceConfig, parse_address
 from luciole.deploy import mounts, ports, processes
 from luciole.deploy.cluster_directory import (
     ClusterDirectory,
     ClusterFile,
     Service,
+    manager_addresses,
     ports_of,
     services_of,
 )
@@ -49,6 +51,8 @@ class Shape:
     targets_per_node: int | None = None
     durability: str | None = None
     port_base: int | None = None
+    managers: int | None = None
+    metas: int | None = None
 
 
 DEFAULTS = {"nodes": 3, "replicas": 2, "targets_per_node": 4, "durability": "process"}
@@ -83,7 +87,7 @@ def _new_file(wanted: dict[str, object]) -> ClusterFile:
     except msgspec.ValidationError as failure:
         raise FsError(Kind.CONFIG_INVALID, str(failure)) from failure
     check_shape(file.nodes, file.replicas, file.targets_per_node)
-    size = 2 * len(services_of(file.nodes))
+    size = 2 * len(services_of(file))
     base = file.port_base or ports.find_block(size)
     if base + size > 65536:
         raise FsError(Kind.CONFIG_INVALID, f"--port-base {base}: {size} ports are needed, and "
@@ -108,8 +112,8 @@ def _move_ports(directory: ClusterDirectory, file: ClusterFile, base: int) -> Cl
         raise FsError(Kind.CONFIG_INVALID, "the cluster runs, so its ports cannot change: "
                       "`luciole down` first", str(directory.path))
     moved = msgspec.structs.replace(file, port_base=base)
-    manager = [f"127.0.0.1:{base}"]
-    for service in services_of(file.nodes):
+    manager = manager_addresses(moved)
+    for service in services_of(file):
         config = directory.service_config(service)
         rpc, grpc = ports_of(service, base)
         own = {"rpc_port": rpc, "grpc_port": grpc}
@@ -127,7 +131,7 @@ def _move_ports(directory: ClusterDirectory, file: ClusterFile, base: int) -> Cl
 def running(directory: ClusterDirectory, file: ClusterFile) -> dict[str, ProcessRecord | None]:
     """The process of each service by name, None where it does not run."""
     return {service.name: processes.running(directory.pid_file(service.name))
-            for service in services_of(file.nodes)}
+            for service in services_of(file)}
 
 
 def start(directory: ClusterDirectory, file: ClusterFile) -> dict[str, Child]:
@@ -138,9 +142,9 @@ def start(directory: ClusterDirectory, file: ClusterFile) -> dict[str, Child]:
     for created in (directory.log, directory.run):
         created.mkdir(exist_ok=True)
     alive = running(directory, file)
-    missing = [service for service in services_of(file.nodes) if alive[service.name] is None]
+    missing = [service for service in services_of(file) if alive[service.name] is None]
     configs = {service.name: directory.service_config(service)
-               for service in services_of(file.nodes)}
+               for service in services_of(file)}
     directory.client_config()
     for service in missing:
         _check_ports(service, configs[service.name], directory)
@@ -204,7 +208,8 @@ class Watch:
             return None, [f"the manager does not answer: {failure}"]
         problems = self._missing_nodes(status) + node_problems(status)
         if problems:
-            report("waiting for the nodes", len(status.nodes), self._file.nodes + 1)
+            report("waiting for the nodes", len(status.nodes),
+                   self._file.nodes + self._file.metas)
             return status, problems
         if not status.routing.chains:
             self._create_chains()
@@ -213,14 +218,15 @@ class Watch:
         if problems:
             self._report_chains(status, report)
         else:
-            problems = self._meta_problems(status)
+            problems = self._meta_problems(status) + manager_problems(
+                manager_states(self._client.connections, manager_addresses(self._file)))
         return status, problems
 
     def _missing_nodes(self, status: mgmtd_pb2.StatusReply) -> list[str]:
         """Nodes that the manager has not heard since they were started."""
         entries = {entry.node.node_id: entry for entry in status.nodes}
         found = []
-        for service in services_of(self._file.nodes):
+        for service in services_of(self._file):
             if service.kind == "mgmtd":
                 continue
             entry = entries.get(service.node_id)
@@ -228,7 +234,8 @@ class Watch:
             age_max = (time.monotonic() - self._since) * 1000
             if entry is None:
                 found.append(f"{service.name} has not registered with the manager")
-            elif service.name in self._started and entry.last_heartbeat_age_ms > age_max:
+            elif service.name in self._started and (
+                    not entry.heard or entry.last_heartbeat_age_ms > age_max):
                 found.append(f"{service.name} has not registered since it was started")
             elif service.kind == "storage" and len(entry.targets) < self._file.targets_per_node:
                 found.append(f"{service.name} has reported {len(entry.targets)} of "
@@ -284,6 +291,25 @@ def meta_problems(
             except FsError as failure:
                 found.append(f"meta node {node.node_id} does not answer: {failure}")
     return found
+
+
+def manager_states(connections: Connections, addresses: list[str]) -> dict[str, str]:
+    """By address: "primary", "standby", or why a manager does not answer."""
+    found = {}
+    for address in addresses:
+        try:
+            drive(connections.mgmtd(parse_address(address)).status(
+                common_pb2.Empty(), timeout=ASK_SECONDS))
+            found[address] = "primary"
+        except FsError as failure:
+            found[address] = "standby" if failure.kind == Kind.NOT_PRIMARY else str(failure)
+    return found
+
+
+def manager_problems(states: dict[str, str]) -> list[str]:
+    """Managers that do not answer."""
+    return [f"the manager at {address} does not answer: {state}"
+            for address, state in states.items() if state not in {"primary", "standby"}]
 
 
 def up(
@@ -343,7 +369,7 @@ def down(directory: ClusterDirectory, seconds: float, report: Reporter) -> Stopp
     killed = mounts.take_down(directory, seconds / 2, done.notes.append)
     done.killed += [f"the mount {record.mount_point}" for record in killed]
     done.stopped = [name for name, record in running(directory, file).items() if record]
-    services = services_of(file.nodes)
+    services = services_of(file)
     for kind in ("mgmtd", "meta", "storage"):
         report(f"stopping {kind}")
         names = [service.name for service in services if service.kind == kind]

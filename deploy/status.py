@@ -16,7 +16,7 @@ from rich.text import Text
 from luciole.client.session import Client
 from luciole.config import ClientConfig, load
 from luciole.deploy import local_cluster, mounts, processes
-from luciole.deploy.cluster_directory import ClusterDirectory, services_of
+from luciole.deploy.cluster_directory import ClusterDirectory, ports_of, services_of
 from luciole.deploy.connect import DEFAULT_DIRECTORY, open_client
 from luciole.deploy.health import (
     chain_problems,
@@ -45,9 +45,17 @@ class NodeView(msgspec.Struct):
     name: str  # of the local process, or empty
     address: str
     state: str
-    heartbeat_age_seconds: float
+    heartbeat_age_seconds: float  # -1 when the primary has not heard it yet
     pid: int  # of the local process, 0 when it does not run or is elsewhere
     targets: int
+
+
+class ManagerView(msgspec.Struct):
+    """A cluster manager."""
+
+    address: str
+    name: str  # of the local process, or empty
+    state: str  # "primary", "standby", "down"
 
 
 class TargetView(msgspec.Struct):
@@ -123,6 +131,7 @@ class StatusView(msgspec.Struct):
     processes: list[ProcessView] = []
     mounts: list[MountView] = []
     scrub: ScrubView = ScrubView()
+    managers: list[ManagerView] = []
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -161,13 +170,20 @@ def look(config: ClientConfig, directory: ClusterDirectory | None) -> StatusView
         bootstrapping=False)
     if directory is not None:
         _add_local(view, directory)
+    names = _service_names(directory) if directory is not None else {}
+    states = local_cluster.manager_states(client.connections, config.mgmtd)
+    view.managers = [
+        ManagerView(address, names.get(address, ""),
+                    state if state in {"primary", "standby"} else "down")
+        for address, state in states.items()]
     try:
         status = drive(client.manager.call(
             lambda stub: stub.status(common_pb2.Empty(), timeout=ASK_SECONDS)))
     except FsError as failure:
         view.problems.append(f"the manager does not answer: {failure}")
     else:
-        _add_cluster(view, status, client)
+        view.problems += local_cluster.manager_problems(states)
+        _add_cluster(view, status, client, names)
     view.healthy = not view.problems
     return view
 
@@ -192,21 +208,29 @@ def _add_local(view: StatusView, directory: ClusterDirectory) -> None:
             view.problems.append(f"the mount {place} is {state}: `luciole mount {place}`")
 
 
-def _add_cluster(view: StatusView, status: mgmtd_pb2.StatusReply, client: Client) -> None:
+def _service_names(directory: ClusterDirectory) -> dict[str, str]:
+    """Names of a local cluster's processes by the address of each."""
+    file = directory.read()
+    return {f"127.0.0.1:{ports_of(service, file.port_base)[0]}": service.name
+            for service in services_of(file)}
+
+
+def _add_cluster(
+    view: StatusView, status: mgmtd_pb2.StatusReply, client: Client, names: dict[str, str]
+) -> None:
     view.manager_answers, view.bootstrapping = True, status.bootstrapping
     view.capacity_bytes, view.free_bytes = status.capacity_bytes, status.free_bytes
     view.used_bytes = status.used_bytes
     pids = {process.name: process.pid for process in view.processes}
-    storage_count = sum(name.startswith("storage-") for name in pids)
-    names = {service.node_id: service.name for service in services_of(storage_count)
-             } if pids else {}
     for entry in sorted(status.nodes, key=lambda entry: entry.node.node_id):
         node = entry.node
-        name = names.get(node.node_id, "")
+        address = f"{node.host}:{node.rpc_port}"
+        name = names.get(address, "")
         view.nodes.append(NodeView(
             node.node_id, mgmtd_pb2.NodeKind.Name(node.kind).lower(), name,
-            f"{node.host}:{node.rpc_port}", mgmtd_pb2.NodeState.Name(node.state).lower(),
-            entry.last_heartbeat_age_ms / 1000, pids.get(name, 0), len(entry.targets)))
+            address, mgmtd_pb2.NodeState.Name(node.state).lower(),
+            entry.last_heartbeat_age_ms / 1000 if entry.heard else -1, pids.get(name, 0),
+            len(entry.targets)))
     node_of = {target.target_id: target.node_id for target in status.routing.targets}
     for chain in sorted(status.routing.chains, key=lambda chain: chain.chain_id):
         done, total = resync_progress(status, chain)
@@ -255,7 +279,10 @@ def render(view: StatusView, console: Console) -> None:
                       "files (each byte counted once)")
         scrub = view.scrub
         console.print(f"scrub   {size_text(scrub.bytes)} verified, {scrub.damaged} chunks damaged, "
-                      f"{scrub.repaired} repaired, {scrub.unrepairable} beyond repair\n")
+                      f"{scrub.repaired} repaired, {scrub.unrepairable} beyond repair")
+        for manager in view.managers:
+            console.print(f"manager {manager.name or manager.address}: {manager.state}")
+        console.print()
         console.print(_nodes_table(view))
         console.print()
         console.print(_chains_table(view))
@@ -279,7 +306,8 @@ def _nodes_table(view: StatusView) -> Table:
         colour = "green" if node.state == "connected" else "red"
         table.add_row(
             str(node.node_id), node.kind, node.name, node.address, Text(node.state, colour),
-            f"{node.heartbeat_age_seconds:.1f} s ago", str(node.pid or "-"),
+            f"{node.heartbeat_age_seconds:.1f} s ago" if node.heartbeat_age_seconds >= 0
+            else "not yet", str(node.pid or "-"),
             str(node.targets or "-"))
     return table
 

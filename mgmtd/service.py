@@ -1,8 +1,9 @@
 """The cluster manager: who is here, who serves what, and everybody told of it.
 
 Layer: shell. Durable facts (nodes, targets, chains, tables, config) are in the key-value store;
-what is heard (heartbeats, client leases) is in memory, since a manager that starts anew hears it
-again within one lease. Until then it is *bootstrapping* and takes nobody for dead.
+what is heard (heartbeats, client leases) is in memory, since a primary that begins its term hears
+it again within one lease. Until then it is *bootstrapping* and takes nobody for dead. Of several
+managers one is the primary (mgmtd/primary.py); the others answer NOT_PRIMARY and say who is.
 
 Concurrency: handlers and the one `tick` loop run on many threads; everything shared is guarded by
 one lock of the runtime ("mgmtd"), which no wait for a heartbeat or a long poll ever holds.
@@ -10,7 +11,9 @@ one lock of the runtime ("mgmtd"), which no wait for a heartbeat or a long poll 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from luciole.config import validate_service_config
 from luciole.errors import FsError, Kind, require
@@ -19,6 +22,7 @@ from luciole.log import get_logger
 from luciole.mgmtd import store
 from luciole.mgmtd.core.chain_table import next_chain
 from luciole.mgmtd.core.placement import place_chains
+from luciole.mgmtd.primary import Primary, Term
 from luciole.proto import common_pb2, mgmtd_pb2
 from luciole.proto.services import Call
 from luciole.runtime import Runtime
@@ -26,6 +30,7 @@ from luciole.runtime import Runtime
 log = get_logger("mgmtd")
 LOCK = "mgmtd"
 POLL_SECONDS_MAX = 30.0
+T = TypeVar("T")
 
 
 @dataclass
@@ -52,17 +57,22 @@ class MgmtdService:
         self,
         kv: KeyValueStore,
         runtime: Runtime,
+        primary: Primary,
         *,
         cluster_id: str,
         lease_seconds: float,
         client_lease_seconds: float,
+        start_grace_seconds: float = 0.0,
     ) -> None:
         self._kv = kv
         self._runtime = runtime
+        self._primary = primary
+        self._term: Term | None = None  # for which what is below was made
         self._cluster_id = cluster_id
         self._lease = lease_seconds
         self._client_lease = client_lease_seconds
-        self._started = runtime.clock.now()
+        self._start_grace = start_grace_seconds
+        self._started = self._grown_up = runtime.clock.now()
         self._routing = mgmtd_pb2.Routing()
         self._changed = runtime.signal()
         self._heard: dict[int, Heard] = {}
@@ -70,10 +80,51 @@ class MgmtdService:
         self._stopping = False
 
     async def start(self) -> None:
-        """Creates the cluster if the store is empty, and loads its routing."""
+        """Creates the cluster if the store is empty. Raises FsError for another cluster's."""
         await self._kv.run(lambda txn: store.create_cluster(txn, self._cluster_id))
+
+    async def campaign(self) -> None:
+        """One step of the election; takes up the work of the primary when it has come to us."""
+        try:
+            await self._primary.step()
+        finally:
+            term = self._primary.term
+            if term is not self._term:
+                # Whoever waits here for news must hear of it from the next primary.
+                self._term = None
+                self._changed.notify()
+        if term is not None and self._term is None:
+            async with self._runtime.lock(LOCK):
+                await self._take_up(term)
+
+    async def _take_up(self, term: Term) -> None:
         self._routing = await self._kv.run(store.load_routing)
+        self._heard.clear()
+        self._clients.clear()
         self._started = self._runtime.clock.now()
+        # Those who were there a moment ago will be heard within a lease; when the cluster itself
+        # starts, the others may take longer.
+        grace = max(self._lease, self._start_grace) if term.cold else self._lease
+        self._grown_up = self._started + grace
+        self._term = term
+        self._changed.notify()
+
+    def _lead(self) -> Term:
+        """The term. Raises FsError NOT_PRIMARY unless this manager leads and is ready."""
+        term = self._primary.term
+        if term is None or term is not self._term:
+            raise self._primary.refusal()
+        return term
+
+    async def _write(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Runs a transaction that commits only as this term's. Raises FsError NOT_PRIMARY."""
+        term = self._lead()
+
+        async def valid(txn: Transaction) -> T:
+            await self._primary.validate(txn, term)
+            return await body(txn)
+
+        return await self._kv.run(valid)
 
     def _check_cluster(self, cluster_id: str) -> None:
         require(cluster_id == self._cluster_id, Kind.WRONG_CLUSTER,
@@ -81,8 +132,8 @@ class MgmtdService:
 
     @property
     def bootstrapping(self) -> bool:
-        """Whether this manager is too young to call anybody dead."""
-        return self._runtime.clock.now() < self._started + 2 * self._lease
+        """Whether this primary is too young to call anybody dead whom it has not heard."""
+        return self._runtime.clock.now() < self._grown_up
 
     async def _reload(self) -> None:
         """Shows everybody what is stored now."""
@@ -96,6 +147,7 @@ class MgmtdService:
     ) -> mgmtd_pb2.RegisterNodeReply:
         """Takes a node in, or learns its new address and generation."""
         self._check_cluster(request.cluster_id)
+        self._lead()
         require(request.node.node_id > 0 and bool(request.node.kind), Kind.INVALID_ARGUMENT,
                 "a node needs an id and a kind")
 
@@ -117,7 +169,7 @@ class MgmtdService:
             await store.raise_version(txn)
 
         async with self._runtime.lock(LOCK):
-            await self._kv.run(body)
+            await self._write(body)
             self._heard[request.node.node_id] = Heard(
                 self._runtime.clock.now(), request.node.generation, list(request.targets))
             await self._reload()
@@ -130,6 +182,7 @@ class MgmtdService:
     ) -> mgmtd_pb2.HeartbeatReply:
         """A node is alive. Raises FsError NOT_FOUND for one that must register (again)."""
         self._check_cluster(request.cluster_id)
+        self._lead()
         async with self._runtime.lock(LOCK):
             known = {node.node_id: node for node in self._routing.nodes}.get(request.node_id)
             if known is None or known.generation != request.generation:
@@ -142,6 +195,8 @@ class MgmtdService:
 
     async def tick(self) -> bool:
         """Judges nodes and chains by what was heard; returns whether routing changed."""
+        if self._primary.term is None or self._primary.term is not self._term:
+            return False
         now = self._runtime.clock.now()
         async with self._runtime.lock(LOCK):
             self._forget_clients(now)
@@ -161,7 +216,7 @@ class MgmtdService:
                     store.put_node(txn, node)
                 await store.raise_version(txn)
 
-            await self._kv.run(body)
+            await self._write(body)
             await self._reload()
         for chain in chains:
             log.info("chain_changed", chain=chain.chain_id, version=chain.version, states=[
@@ -172,8 +227,7 @@ class MgmtdService:
     def _alive(self, node_id: int, now: float) -> bool:
         """Heard within the lease, or not yet to be judged."""
         heard = self._heard.get(node_id)
-        last = heard.at if heard else self._started + self._lease
-        return now < max(last, self._started + self._lease) + self._lease
+        return now < (heard.at + self._lease if heard else self._grown_up)
 
     def _judged_nodes(self, now: float) -> list[mgmtd_pb2.Node]:
         changed = []
@@ -228,6 +282,7 @@ class MgmtdService:
         deadline = self._runtime.clock.now() + min(request.wait_ms / 1000, POLL_SECONDS_MAX)
         while True:
             seen = self._changed.count
+            self._lead()
             routing = self._routing
             remaining = deadline - self._runtime.clock.now()
             if routing.version != request.known_version:
@@ -266,7 +321,7 @@ class MgmtdService:
             return chains
 
         async with self._runtime.lock(LOCK):
-            chains = await self._kv.run(body)
+            chains = await self._write(body)
             await self._reload()
         return mgmtd_pb2.CreateChainsReply(
             routing_version=self._routing.version, chains=len(chains))
@@ -277,6 +332,7 @@ class MgmtdService:
         self, request: mgmtd_pb2.GetConfigRequest, call: Call
     ) -> mgmtd_pb2.GetConfigReply:
         """A service's configuration as it was set."""
+        self._lead()
         version, content = await self._kv.run(
             lambda txn: store.get_config(txn, request.service))
         return mgmtd_pb2.GetConfigReply(version=version, content=content)
@@ -292,7 +348,7 @@ class MgmtdService:
             store.put_config(txn, request.service, version + 1, request.content)
             return version + 1
 
-        return mgmtd_pb2.SetConfigReply(version=await self._kv.run(body))
+        return mgmtd_pb2.SetConfigReply(version=await self._write(body))
 
     # Clients.
 
@@ -301,6 +357,7 @@ class MgmtdService:
     ) -> mgmtd_pb2.ExtendClientSessionReply:
         """A client is alive."""
         self._check_cluster(request.cluster_id)
+        self._lead()
         request.session.last_seen_ns = self._runtime.clock.wall_ns()
         async with self._runtime.lock(LOCK):
             self._clients[request.session.client_id] = HeardClient(
@@ -312,6 +369,7 @@ class MgmtdService:
         self, request: mgmtd_pb2.EndClientSessionRequest, call: Call
     ) -> common_pb2.Empty:
         """A client says good-bye."""
+        self._lead()
         async with self._runtime.lock(LOCK):
             self._clients.pop(request.client_id, None)
         return common_pb2.Empty()
@@ -326,6 +384,7 @@ class MgmtdService:
         self, request: common_pb2.Empty, call: Call
     ) -> mgmtd_pb2.ListClientSessionsReply:
         """All clients whose lease runs."""
+        self._lead()
         young = self._runtime.clock.now() < self._started + 2 * self._client_lease
         async with self._runtime.lock(LOCK):
             return mgmtd_pb2.ListClientSessionsReply(
@@ -334,14 +393,16 @@ class MgmtdService:
 
     async def status(self, request: common_pb2.Empty, call: Call) -> mgmtd_pb2.StatusReply:
         """Everything that an operator wants to see."""
+        self._lead()
         now = self._runtime.clock.now()
         async with self._runtime.lock(LOCK):
             reply = mgmtd_pb2.StatusReply(
                 routing=self._routing, bootstrapping=self.bootstrapping,
+                primary=self._primary.record,
                 clients=[client.session for client in self._clients.values()])
             for node in self._routing.nodes:
                 heard = self._heard.get(node.node_id)
-                entry = reply.nodes.add(node=node)
+                entry = reply.nodes.add(node=node, heard=heard is not None)
                 if heard:
                     entry.last_heartbeat_age_ms = int((now - heard.at) * 1000)
                     entry.targets.extend(heard.targets)

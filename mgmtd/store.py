@@ -1,7 +1,8 @@
 """The manager's records in the key-value store.
 
 Layer: shell. Keys: docs/data-layout.md. The routing version is raised in every transaction that
-changes what routing shows, and conflicts there keep two managers from interleaving.
+changes what routing shows. Every transaction of a primary reads the lease record too
+(mgmtd/primary.py), so that one which was deposed meanwhile cannot commit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ TABLE = b"CHIT"
 CONFIG = b"CONF"
 CLUSTER_ID = b"SINGcluster-id"
 ROUTING_VERSION = b"SINGrouting-version"
+PRIMARY = b"SINGprimary-manager"
 FORMAT = b"SINGformat"
 FORMAT_VERSION = 1
 VALUE_VERSION = b"\x01"
@@ -64,7 +66,8 @@ async def load_routing(txn: Transaction) -> mgmtd_pb2.Routing:
     return routing
 
 
-Record = mgmtd_pb2.Node | mgmtd_pb2.Target | mgmtd_pb2.Chain | mgmtd_pb2.ChainTable
+Record = (mgmtd_pb2.Node | mgmtd_pb2.Target | mgmtd_pb2.Chain | mgmtd_pb2.ChainTable
+          | mgmtd_pb2.PrimaryLease)
 RecordT = TypeVar(
     "RecordT", mgmtd_pb2.Node, mgmtd_pb2.Target, mgmtd_pb2.Chain, mgmtd_pb2.ChainTable)
 
@@ -111,6 +114,17 @@ def put_chain(txn: Transaction, chain: mgmtd_pb2.Chain) -> None:
 def put_table(txn: Transaction, table: mgmtd_pb2.ChainTable) -> None:
     """Stores one version of a chain table."""
     _put(txn, TABLE + _number(table.table_id) + _number(table.version), table)
+
+
+async def get_primary(txn: Transaction) -> mgmtd_pb2.PrimaryLease | None:
+    """The lease of the primary manager; None before the first. Conflicts with every change."""
+    value = await txn.get(PRIMARY)
+    return None if value is None else mgmtd_pb2.PrimaryLease.FromString(value[1:])
+
+
+def put_primary(txn: Transaction, lease: mgmtd_pb2.PrimaryLease) -> None:
+    """Stores the lease of the primary manager."""
+    _put(txn, PRIMARY, lease)
 
 
 async def raise_version(txn: Transaction) -> int:

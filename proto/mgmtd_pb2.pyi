@@ -38,6 +38,13 @@ class LocalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOCAL_ONLINE: _ClassVar[LocalState]
     LOCAL_OFFLINE: _ClassVar[LocalState]
     LOCAL_DOUBTFUL: _ClassVar[LocalState]
+
+class NodeAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_ACTION_UNSPECIFIED: _ClassVar[NodeAction]
+    ENABLE: _ClassVar[NodeAction]
+    DISABLE: _ClassVar[NodeAction]
+    DRAIN: _ClassVar[NodeAction]
 NODE_KIND_UNSPECIFIED: NodeKind
 MGMTD: NodeKind
 META: NodeKind
@@ -57,6 +64,10 @@ LOCAL_UP_TO_DATE: LocalState
 LOCAL_ONLINE: LocalState
 LOCAL_OFFLINE: LocalState
 LOCAL_DOUBTFUL: LocalState
+NODE_ACTION_UNSPECIFIED: NodeAction
+ENABLE: NodeAction
+DISABLE: NodeAction
+DRAIN: NodeAction
 
 class Node(_message.Message):
     __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation")
@@ -171,6 +182,22 @@ class TargetReport(_message.Message):
     unrepairable: int
     resync_seconds_left: int
     def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ..., device: _Optional[str] = ..., scrubbed_chunks: _Optional[int] = ..., scrubbed_bytes: _Optional[int] = ..., damaged: _Optional[int] = ..., repaired: _Optional[int] = ..., unrepairable: _Optional[int] = ..., resync_seconds_left: _Optional[int] = ...) -> None: ...
+
+class PrimaryLease(_message.Message):
+    __slots__ = ("node_id", "generation", "epoch", "address", "renewals", "released")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    RENEWALS_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    generation: int
+    epoch: int
+    address: str
+    renewals: int
+    released: bool
+    def __init__(self, node_id: _Optional[int] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., address: _Optional[str] = ..., renewals: _Optional[int] = ..., released: _Optional[bool] = ...) -> None: ...
 
 class RegisterNodeRequest(_message.Message):
     __slots__ = ("cluster_id", "node", "targets")
@@ -325,17 +352,19 @@ class ListClientSessionsReply(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[ClientSession, _Mapping]]] = ..., bootstrapping: _Optional[bool] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "last_heartbeat_age_ms", "targets")
+    __slots__ = ("node", "last_heartbeat_age_ms", "targets", "heard")
     NODE_FIELD_NUMBER: _ClassVar[int]
     LAST_HEARTBEAT_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
     node: Node
     last_heartbeat_age_ms: int
     targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., last_heartbeat_age_ms: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ...) -> None: ...
+    heard: bool
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., last_heartbeat_age_ms: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., heard: _Optional[bool] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("routing", "nodes", "clients", "capacity_bytes", "free_bytes", "used_bytes", "bootstrapping")
+    __slots__ = ("routing", "nodes", "clients", "capacity_bytes", "free_bytes", "used_bytes", "bootstrapping", "primary")
     ROUTING_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
@@ -343,6 +372,7 @@ class StatusReply(_message.Message):
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     BOOTSTRAPPING_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
     routing: Routing
     nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
     clients: _containers.RepeatedCompositeFieldContainer[ClientSession]
@@ -350,4 +380,21 @@ class StatusReply(_message.Message):
     free_bytes: int
     used_bytes: int
     bootstrapping: bool
-    def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., clients: _Optional[_Iterable[_Union[ClientSession, _Mapping]]] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., bootstrapping: _Optional[bool] = ...) -> None: ...
+    primary: PrimaryLease
+    def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., clients: _Optional[_Iterable[_Union[ClientSession, _Mapping]]] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., bootstrapping: _Optional[bool] = ..., primary: _Optional[_Union[PrimaryLease, _Mapping]] = ...) -> None: ...
+
+class AdministerNodeRequest(_message.Message):
+    __slots__ = ("node_id", "action", "force")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    action: NodeAction
+    force: bool
+    def __init__(self, node_id: _Optional[int] = ..., action: _Optional[_Union[NodeAction, str]] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class AdministerNodeReply(_message.Message):
+    __slots__ = ("routing_version",)
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    def __init__(self, routing_version: _Optional[int] = ...) -> None: ...

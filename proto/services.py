@@ -97,6 +97,10 @@ MGMTD_STATUS: Method[common_pb2.Empty, mgmtd_pb2.StatusReply] = Method(
     "Mgmtd", "Status", "status", 1, 10,
     common_pb2.Empty, mgmtd_pb2.StatusReply,
 )
+MGMTD_ADMINISTER_NODE: Method[mgmtd_pb2.AdministerNodeRequest, mgmtd_pb2.AdministerNodeReply] = Method(
+    "Mgmtd", "AdministerNode", "administer_node", 1, 11,
+    mgmtd_pb2.AdministerNodeRequest, mgmtd_pb2.AdministerNodeReply,
+)
 MGMTD = _service("Mgmtd", 1, (
     MGMTD_REGISTER_NODE,
     MGMTD_HEARTBEAT,
@@ -108,6 +112,7 @@ MGMTD = _service("Mgmtd", 1, (
     MGMTD_END_CLIENT_SESSION,
     MGMTD_LIST_CLIENT_SESSIONS,
     MGMTD_STATUS,
+    MGMTD_ADMINISTER_NODE,
 ))
 
 
@@ -153,6 +158,10 @@ class MgmtdService(Protocol):
     async def status(
         self, request: common_pb2.Empty, call: Call
     ) -> mgmtd_pb2.StatusReply: ...
+
+    async def administer_node(
+        self, request: mgmtd_pb2.AdministerNodeRequest, call: Call
+    ) -> mgmtd_pb2.AdministerNodeReply: ...
 
 
 class MgmtdStub:
@@ -298,6 +307,20 @@ class MgmtdStub:
         """Calls Mgmtd.Status."""
         return await self.caller.call(
             MGMTD_STATUS, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def administer_node(
+        self,
+        request: mgmtd_pb2.AdministerNodeRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[mgmtd_pb2.AdministerNodeReply], Sequence[memoryview]] | None = None,
+    ) -> mgmtd_pb2.AdministerNodeReply:
+        """Calls Mgmtd.AdministerNode."""
+        return await self.caller.call(
+            MGMTD_ADMINISTER_NODE, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import Caller, MetaStub, MgmtdStub, StorageStub
+
+
+@runtime_checkable
+class Severable(Protocol):
+    """A caller whose calls under way can be made to fail."""
+
+    def sever(self) -> None:
+        """Makes them fail now."""
 
 
 class Connections:
@@ -22,6 +31,15 @@ class Connections:
             # Two threads may both make one; the loser's is unused and holds nothing.
             known = self._callers.setdefault(address, self._connect(address))
         return known
+
+    def sever(self, node: mgmtd_pb2.Node) -> None:
+        """Ends every call to a node that is known to be dead.
+
+        A process that stands still keeps its connections, and a call would wait for its deadline.
+        """
+        caller: object = self._callers.get((node.host, node.rpc_port))
+        if isinstance(caller, Severable):
+            caller.sever()
 
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """The storage service of a node."""

@@ -18,8 +18,11 @@ from luciole.routing import RoutingTable
 from luciole.runtime import Runtime
 
 T = TypeVar("T")
-POLL_MS = 10_000
-CALL_TIMEOUT_S = 5.0
+# A primary that stops answering without breaking its connections is noticed after the sum.
+POLL_MS = 3000
+POLL_SLACK_S = 1.5
+ELECTION_S = 6.0  # thrice the lease of a primary
+ELECTION_PAUSE_S = 0.2
 
 
 class RoutingCache:
@@ -47,6 +50,13 @@ class RoutingCache:
             await self._signal.wait(seen, timeout)
         return self.current()
 
+    def newly_failed(self, routing: mgmtd_pb2.Routing) -> list[mgmtd_pb2.Node]:
+        """Nodes that a newer table calls failed and this one does not."""
+        before = {node.node_id for node in self._table.routing.nodes
+                  if node.state == mgmtd_pb2.FAILED} if self._table else set()
+        return [node for node in routing.nodes
+                if node.state == mgmtd_pb2.FAILED and node.node_id not in before]
+
     def replace(self, routing: mgmtd_pb2.Routing) -> None:
         """Takes over a table unless a newer one is here."""
         if routing.version > self.version:
@@ -55,7 +65,7 @@ class RoutingCache:
 
 
 class Manager:
-    """Calls to whichever manager answers."""
+    """Calls to whichever manager is the primary."""
 
     def __init__(
         self, runtime: Runtime, connections: Connections, addresses: list[str],
@@ -64,22 +74,52 @@ class Manager:
         self._runtime = runtime
         self._connections = connections
         self._addresses = [parse_address(address) for address in addresses]
-        self._first = 0
+        self._primary: tuple[str, int] | None = None  # who answered last
         self.routing = routing
 
-    async def call(self, ask: Callable[[MgmtdStub], Awaitable[T]]) -> T:
-        """Asks each manager once, the one that answered last first. Raises the last failure."""
-        failure = FsError(Kind.UNAVAILABLE, "no manager address is configured")
-        for step in range(len(self._addresses)):
-            position = (self._first + step) % len(self._addresses)
+    async def call(
+        self, ask: Callable[[MgmtdStub], Awaitable[T]], patience: float = ELECTION_S
+    ) -> T:
+        """Asks the primary manager. Raises the failure that lasts.
+
+        Args:
+            ask: makes one call, with a timeout of its own.
+            patience: seconds for which an election that is under way is waited for.
+        """
+        deadline = self._runtime.clock.now() + patience
+        while True:
             try:
-                reply = await ask(self._connections.mgmtd(self._addresses[position]))
+                return await self._ask_each(ask)
+            except FsError as failure:
+                # Only a manager that runs can say so: one will soon lead.
+                if failure.kind != Kind.NOT_PRIMARY \
+                        or self._runtime.clock.now() + ELECTION_PAUSE_S >= deadline:
+                    raise
+            await self._runtime.sleep(ELECTION_PAUSE_S)
+
+    async def _ask_each(self, ask: Callable[[MgmtdStub], Awaitable[T]]) -> T:
+        """Asks each manager once: the one that answered last first, then as they point."""
+        waiting = [self._primary, *self._addresses] if self._primary else [*self._addresses]
+        asked: set[tuple[str, int]] = set()
+        failure = FsError(Kind.UNAVAILABLE, "no manager address is configured")
+        hint_left = True
+        while waiting:
+            address = waiting.pop(0)
+            if address in asked:
+                continue
+            asked.add(address)
+            try:
+                reply = await ask(self._connections.mgmtd(address))
             except FsError as problem:
-                failure = problem
                 if problem.facts.retry is Retry.NEVER:
                     raise
+                if failure.kind != Kind.NOT_PRIMARY:
+                    failure = problem
+                if problem.kind == Kind.NOT_PRIMARY and problem.subject and hint_left:
+                    hint_left = False
+                    waiting.insert(0, parse_address(problem.subject))
             else:
-                self._first = position
+                self._primary = address
                 return reply
         raise failure
 
@@ -88,9 +128,12 @@ class Manager:
         request = mgmtd_pb2.GetRoutingRequest(
             known_version=self.routing.version, wait_ms=wait_ms)
         reply = await self.call(
-            lambda stub: stub.get_routing(request, timeout=wait_ms / 1000 + CALL_TIMEOUT_S))
+            lambda stub: stub.get_routing(request, timeout=wait_ms / 1000 + POLL_SLACK_S))
         if reply.HasField("routing"):
+            failed = self.routing.newly_failed(reply.routing)
             self.routing.replace(reply.routing)
+            for node in failed:
+                self._connections.sever(node)
 
     async def wait_for_routing(self, timeout: float) -> RoutingTable:
         """Fetches the first table. Raises the manager's FsError after `timeout` seconds."""

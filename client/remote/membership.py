@@ -18,7 +18,8 @@ from luciole.proto import mgmtd_pb2
 from luciole.runtime import Runtime
 
 log = get_logger("membership")
-HEARTBEAT_TIMEOUT_S = 2.0
+HEARTBEAT_TIMEOUT_S = 1.0  # then the next manager is asked
+NO_PATIENCE = 0.0  # the loop asks again, with fresh reports
 Reports = Callable[[], Awaitable[list[mgmtd_pb2.TargetReport]]]
 
 
@@ -64,7 +65,8 @@ class Membership:
                 generation=self._node.generation, targets=reports)
             try:
                 reply = await self._manager.call(
-                    lambda stub: stub.heartbeat(request, timeout=HEARTBEAT_TIMEOUT_S))
+                    lambda stub: stub.heartbeat(request, timeout=HEARTBEAT_TIMEOUT_S),
+                    NO_PATIENCE)
             except FsError as failure:
                 if failure.kind == Kind.NOT_FOUND:
                     self._registered = False
@@ -76,7 +78,8 @@ class Membership:
         request = mgmtd_pb2.RegisterNodeRequest(
             cluster_id=self._cluster_id, node=self._node, targets=reports)
         reply = await self._manager.call(
-            lambda stub: stub.register_node(request, timeout=HEARTBEAT_TIMEOUT_S))
+            lambda stub: stub.register_node(request, timeout=HEARTBEAT_TIMEOUT_S),
+            NO_PATIENCE)
         self._registered = True
         log.info("registered", node=self._node.node_id, routing=reply.routing_version)
         return reply.lease_ms

@@ -46,7 +46,14 @@ class MgmtdConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_onl
     """The cluster manager."""
 
     kv: str = "embedded:/var/lib/luciole/kv"  # or "fdb:/etc/foundationdb/fdb.cluster"
-    lease_seconds: Seconds = 6.0  # a node silent for so long has failed
+    # A node silent for so long has failed. It fences itself after half of it, which is three
+    # heartbeats, and what it served pauses for the whole of it: a longer lease means fewer
+    # false alarms on a busy machine and longer pauses when a node dies.
+    lease_seconds: Seconds = 3.0
+    # A primary manager silent for so long is replaced by another.
+    primary_lease_seconds: Seconds = 2.0
+    # How long nodes may take to start together with the cluster before they count as failed.
+    start_grace_seconds: Seconds = 12.0
     client_lease_seconds: Seconds = 30.0
     tick_seconds: Seconds = 0.2
 

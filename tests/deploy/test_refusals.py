@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from luciole.deploy.cli import main, make_parser
-from luciole.deploy.cluster_directory import ClusterDirectory
+from luciole.deploy.cluster_directory import ClusterDirectory, ports_of, services_of
 from luciole.deploy.local_cluster import Shape, prepare
 from luciole.deploy.ports import find_block
 
@@ -43,6 +43,8 @@ def nothing_started(directory: ClusterDirectory) -> bool:
     (["--nodes", "3", "--replicas", "2", "--targets-per-node", "1"], "--targets-per-node"),
     (["--nodes", "0"], "nodes"),
     (["--replicas", "-1"], "replicas"),
+    (["--managers", "4"], "managers"),
+    (["--metas", "0"], "metas"),
     (["--nodes", "3", "--port-base", "65530"], "choose a smaller one"),
 ])
 def test_impossible_shapes(
@@ -81,6 +83,18 @@ def test_newer_format(
     (cluster.path / "cluster.toml").write_text("format = 2\nshards = 9\n")
     for command in ("up", "down", "status"):
         assert "newer version" in refused(capsys, command, str(cluster.path))
+
+
+def test_a_cluster_made_before_there_could_be_several_managers(
+    cluster: ClusterDirectory
+) -> None:
+    path = cluster.path / "cluster.toml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(
+        line for line in lines if not line.startswith(("managers", "metas"))))
+    assert (cluster.read().managers, cluster.read().metas) == (1, 1)
+    assert [service.name for service in services_of(cluster.read())] == [
+        "mgmtd", "meta", "storage-1", "storage-2"]
 
 
 def test_other_shape_than_the_cluster_has(
@@ -214,4 +228,14 @@ def test_ports_do_not_overlap(cluster: ClusterDirectory) -> None:
     text = "".join(path.read_text() for path in sorted(cluster.config.iterdir()))
     ports = [line for line in text.splitlines() if "_port = " in line]
     assert len({line.split(" = ")[1] for line in ports}) == len(ports) == 8
+    larger = ClusterDirectory(cluster.path.parent / "larger")
+    larger.path.mkdir()
+    file = prepare(larger, Shape(nodes=2, managers=3, metas=2, targets_per_node=1))
+    numbers = [port for service in services_of(file)
+               for port in ports_of(service, file.port_base)]
+    assert sorted(numbers) == list(range(file.port_base, file.port_base + 14))
+    managers = larger.client_config().mgmtd
+    assert len(managers) == 3
+    assert all(f"{managers}".replace("'", '"') in larger.config_file(service.name).read_text()
+               for service in services_of(file) if service.kind != "mgmtd")
     assert os.path.commonpath([cluster.config, cluster.path]) == str(cluster.path)

@@ -9,6 +9,7 @@ import pytest
 from luciole.errors import FsError, Kind
 from luciole.kv.memory import MemoryStore
 from luciole.mgmtd.core.chain_table import next_chain
+from luciole.mgmtd.primary import Primary
 from luciole.mgmtd.service import MgmtdService
 from luciole.proto import mgmtd_pb2
 from luciole.routing import RoutingTable
@@ -62,10 +63,13 @@ class Cluster:
 
     def __init__(self, size: int = 3) -> None:
         self.runtime = ThreadRuntime()
+        store = MemoryStore(self.runtime)
+        primary = Primary(store, self.runtime, node_id=99, address="h:1", lease_seconds=1000)
         self.manager = MgmtdService(
-            MemoryStore(self.runtime), self.runtime, cluster_id="a", lease_seconds=1000,
+            store, self.runtime, primary, cluster_id="a", lease_seconds=1000,
             client_lease_seconds=1000)
         drive(self.manager.start())
+        drive(self.manager.campaign())
         self.engines = {number: MemoryEngine() for number in range(1, size + 1)}
         self.targets: dict[int, Targets] = {}
         self.generations: dict[int, int] = {}

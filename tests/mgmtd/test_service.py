@@ -13,12 +13,14 @@ from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
 from luciole.kv.memory import MemoryStore
 from luciole.mgmtd import store
+from luciole.mgmtd.primary import Primary
 from luciole.mgmtd.service import MgmtdService
 from luciole.proto import common_pb2, mgmtd_pb2
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import TrioRuntime
 
 LEASE, CLIENT_LEASE = 6.0, 30.0
+PRIMARY_LEASE = 1e6  # elections have a file of their own
 CALL = ServerCall(1e9)
 ON, UP = mgmtd_pb2.LOCAL_ONLINE, mgmtd_pb2.LOCAL_UP_TO_DATE
 
@@ -31,10 +33,13 @@ class World:
         self.store = MemoryStore(self.runtime)
 
     async def start(self, cluster_id: str = "c") -> MgmtdService:
+        primary = Primary(
+            self.store, self.runtime, node_id=1, address="h:1", lease_seconds=PRIMARY_LEASE)
         self.service = MgmtdService(
-            self.store, self.runtime, cluster_id=cluster_id, lease_seconds=LEASE,
-            client_lease_seconds=CLIENT_LEASE)
+            self.store, self.runtime, primary, cluster_id=cluster_id, lease_seconds=LEASE,
+            client_lease_seconds=CLIENT_LEASE, start_grace_seconds=2 * LEASE)
         await self.service.start()
+        await self.service.campaign()
         return self.service
 
     async def register(self, node: int, targets: Iterable[int] = (), generation: int = 1) -> None:

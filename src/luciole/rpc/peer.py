@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
 from luciole.errors import FsError, Kind
@@ -39,6 +40,11 @@ class Connection:
     def close(self) -> None:
         """Closes it, whatever is on its way."""
         self._socket.close()
+
+    def sever(self) -> None:
+        """Ends it under whoever uses it: the call that waits here fails now."""
+        with suppress(OSError):  # it may have ended by itself
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class Outgoing(NamedTuple):
@@ -83,6 +89,7 @@ class Peer(Generic[C]):
         self._timeout = timeout
         self._idle_max = idle_max
         self._idle: deque[C] = deque()  # the last used is at the right and used first
+        self._busy: set[C] = set()
         self._guard = threading.Lock()
         self._closed = False
         # Ids of different callers differ in their first half: a server's log tells them apart.
@@ -115,12 +122,26 @@ class Peer(Generic[C]):
                 return connection
             connection.close()
 
+    def begin(self, connection: C) -> C:
+        """A call goes over it from now on."""
+        with self._guard:
+            self._busy.add(connection)
+        return connection
+
+    def discard(self, connection: C) -> None:
+        """Closes a connection whose call failed."""
+        with self._guard:
+            # Whoever severs holds the guard, so never ends a socket that took this one's number.
+            self._busy.discard(connection)
+        connection.close()
+
     def give(self, connection: C) -> None:
         """Keeps a connection on which nothing is under way; closes what is idle for too long."""
         connection.inbox.shrink()
         now = connection.idle_since = time.monotonic()
         surplus = []
         with self._guard:
+            self._busy.discard(connection)
             self._idle.append(connection)
             limit = 0 if self._closed else self._idle_max
             while self._idle and (
@@ -129,6 +150,15 @@ class Peer(Generic[C]):
                 surplus.append(self._idle.popleft())
         for old in surplus:
             old.close()
+
+    def sever(self) -> None:
+        """Breaks all connections: idle ones are closed, calls under way fail at once."""
+        with self._guard:
+            idle, self._idle = list(self._idle), deque()
+            for connection in self._busy:
+                connection.sever()
+        for connection in idle:
+            connection.close()
 
     def close(self) -> None:
         """Closes idle connections now, and others when their call ends."""

@@ -85,13 +85,13 @@ class BlockingCaller:
         seconds = peer.seconds(timeout)
         deadline = time.monotonic() + seconds
         outgoing = peer.prepare(method, request, payload)
-        connection = peer.take() or self._connect(deadline)
+        connection = peer.begin(peer.take() or self._connect(deadline))
         try:
             connection.wire.send(outgoing.buffers(deadline - time.monotonic()), deadline)
             reader = stream.read_reply(connection.inbox, outgoing.request_id, method.reply, sink)
             outcome = connection.wire.pull(reader, deadline)
         except BaseException as error:
-            connection.close()
+            peer.discard(connection)
             if isinstance(error, Exception):
                 raise peer.broken(error, method.path, seconds) from error
             raise
@@ -123,6 +123,10 @@ class BlockingCaller:
                 raise self._peer.unreachable(error) from error
             raise
         return connection
+
+    def sever(self) -> None:
+        """Makes calls under way fail now (CONNECTION_LOST): the peer is known to be dead."""
+        self._peer.sever()
 
     def close(self) -> None:
         """Closes idle connections now, and others when their call ends."""
@@ -169,7 +173,7 @@ class TrioCaller:
         outgoing = peer.prepare(method, request, payload)
         outcome: ReplyT | FsError | None = None
         with trio.move_on_after(seconds) as scope:
-            connection = peer.take() or await self._connect()
+            connection = peer.begin(peer.take() or await self._connect())
             try:
                 remaining = scope.deadline - trio.current_time()
                 await connection.wire.send(outgoing.buffers(remaining))
@@ -178,7 +182,7 @@ class TrioCaller:
                 )
                 outcome = await connection.wire.pull(reader)
             except BaseException as error:
-                connection.close()
+                peer.discard(connection)
                 if isinstance(error, Exception):
                     raise peer.broken(error, method.path, seconds) from error
                 raise
@@ -210,6 +214,10 @@ class TrioCaller:
                 raise self._peer.unreachable(error) from error
             raise
         return connection
+
+    def sever(self) -> None:
+        """Makes calls under way fail now (CONNECTION_LOST): the peer is known to be dead."""
+        self._peer.sever()
 
     def close(self) -> None:
         """Closes idle connections now, and others when their call ends."""

@@ -1,0 +1,1 @@
+"""Real clusters under faults: processes killed and stopped while applications work."""

@@ -1,0 +1,155 @@
+"""What is done to a cluster of real processes: killed, stopped for a while, started again."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+from luciole.client.session import Client
+from luciole.deploy import local_cluster, processes
+from luciole.deploy.cluster_directory import ClusterDirectory, Service, services_of
+from luciole.deploy.connect import open_client
+from luciole.errors import FsError, Kind
+from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
+from luciole.proto.services import StorageStub
+from luciole.runtime import drive
+
+ASK_SECONDS = 2.0
+ZOMBIE_ANSWER_SECONDS = 20.0
+FENCED = {Kind.NOT_SERVING, Kind.CHAIN_VERSION_MISMATCH}
+
+
+@dataclass
+class Fault:
+    """One that was done."""
+
+    at: float  # monotonic seconds, as the workers have them
+    what: str
+    name: str
+    seconds: float  # until it was undone
+    note: str = ""
+
+
+@dataclass
+class Faults:
+    """Does faults to a cluster, never more at a time than it must bear."""
+
+    directory: ClusterDirectory
+    random: random.Random
+    stop_seconds: float
+    done: list[Fault] = field(default_factory=list)
+    zombie_answers: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._file = self.directory.read()
+        self._client: Client = open_client(self.directory.client_config())
+        self._started: list[processes.Child] = []
+
+    def status(self) -> mgmtd_pb2.StatusReply | None:
+        """What the primary says, or None while there is none."""
+        try:
+            return drive(self._client.manager.call(
+                lambda stub: stub.status(common_pb2.Empty(), timeout=ASK_SECONDS), 0.0))
+        except FsError:
+            return None
+
+    def restart(self) -> None:
+        """Starts whatever does not run."""
+        for child in self._started:
+            child.ended()  # reaps it
+        self._started += local_cluster.start(self.directory, self._file).values()
+
+    def inflict(self, kind: str) -> bool:
+        """Does one fault and undoes it; returns whether it was possible now."""
+        status = self.status()
+        victim = self._victim(kind, status) if status else None
+        record = processes.running(self.directory.pid_file(victim.name)) if victim else None
+        if status is None or victim is None or record is None:
+            return False
+        began = time.monotonic()
+        fault = Fault(began, kind, victim.name, 0.0)
+        self.done.append(fault)
+        if kind == "stop":
+            self._stop(fault, victim, record, status)
+        else:
+            processes.send(record, signal.SIGKILL)
+            processes.wait_end(record, 10.0)
+            time.sleep(self.random.uniform(0.0, 5.0))
+            self.restart()
+        fault.seconds = time.monotonic() - began
+        return True
+
+    def _victim(self, kind: str, status: mgmtd_pb2.StatusReply) -> Service | None:
+        services = services_of(self._file)
+        if kind == "mgmtd":
+            return next((service for service in services
+                         if service.node_id == status.primary.node_id), None)
+        wanted = "meta" if kind == "meta" else "storage"
+        candidates = [service for service in services if service.kind == wanted
+                      and (wanted == "meta" or spared(status, service.node_id))]
+        return self.random.choice(candidates) if candidates else None
+
+    def _stop(
+        self, fault: Fault, victim: Service, record: processes.ProcessRecord,
+        status: mgmtd_pb2.StatusReply,
+    ) -> None:
+        """A process that stands still and comes back must not answer as if nothing had been."""
+        answers: list[str] = []
+        node = next(entry.node for entry in status.nodes
+                    if entry.node.node_id == victim.node_id)
+        # A client of its own, with a connection that is there before the process stands still.
+        stub = open_client(self.directory.client_config()).connections.storage(node)
+        drive(stub.read(storage_pb2.ReadRequest(), timeout=ASK_SECONDS))
+        processes.send(record, signal.SIGSTOP)
+        asking = threading.Thread(target=self._ask, args=(stub, victim, status, answers))
+        asking.start()
+        time.sleep(self.stop_seconds)
+        processes.send(record, signal.SIGCONT)
+        asking.join(ZOMBIE_ANSWER_SECONDS)
+        fault.note = answers[0] if answers else "no answer"
+        if not answers or not answers[0].startswith("refused"):
+            self.zombie_answers.append(f"{victim.name}: {fault.note}")
+
+    def _ask(
+        self, stub: StorageStub, victim: Service, status: mgmtd_pb2.StatusReply,
+        answers: list[str],
+    ) -> None:
+        """Asks for a chunk with the chain version of before; the request waits in the socket."""
+        own = {target.target_id for target in status.routing.targets
+               if target.node_id == victim.node_id}
+        chain = next(chain for chain in status.routing.chains
+                     if any(member.target_id in own and member.state == mgmtd_pb2.SERVING
+                            for member in chain.targets))
+        request = storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(
+            chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
+            chunk_id=bytes(16), length=1)])
+        try:
+            reply = drive(stub.read(
+                request, timeout=self.stop_seconds + ZOMBIE_ANSWER_SECONDS,
+                sink=lambda reply: [memoryview(bytearray(result.length))
+                                    for result in reply.results if result.length]))
+            kind = reply.results[0].error.kind
+        except FsError as failure:
+            kind = failure.kind
+        name = common_pb2.ErrorKind.Name(kind)
+        answers.append(f"refused with {name}" if kind in FENCED else f"answered with {name}")
+
+
+def spared(status: mgmtd_pb2.StatusReply, node_id: int) -> bool:
+    """Whether every chain of a node has another serving target, on a node that was heard."""
+    own = {target.target_id for target in status.routing.targets if target.node_id == node_id}
+    return all(
+        any(member.state == mgmtd_pb2.SERVING and member.target_id not in own
+            for member in chain.targets)
+        for chain in status.routing.chains
+        if any(member.target_id in own for member in chain.targets))
+
+
+def redundant(status: mgmtd_pb2.StatusReply | None) -> bool:
+    """Whether every target of every chain serves."""
+    return status is not None and all(
+        member.state == mgmtd_pb2.SERVING
+        for chain in status.routing.chains for member in chain.targets)
