@@ -201,8 +201,8 @@ class MgmtdService:
         """Judges nodes and chains by what was heard; returns whether routing changed."""
         if self._primary.term is None or self._primary.term is not self._term:
             return False
-        now = self._runtime.clock.now()
         async with self._runtime.lock(LOCK):
+            now = self._runtime.clock.now()
             self._forget_clients(now)
             reports = self._local_states(now)
             nodes = self._judged_nodes(now)
@@ -435,8 +435,9 @@ class MgmtdService:
     async def status(self, request: common_pb2.Empty, call: Call) -> mgmtd_pb2.StatusReply:
         """Everything that an operator wants to see."""
         self._lead()
-        now = self._runtime.clock.now()
         async with self._runtime.lock(LOCK):
+            # Under the lock, as heartbeats are noted: no age is negative.
+            now = self._runtime.clock.now()
             reply = mgmtd_pb2.StatusReply(
                 routing=self._routing, bootstrapping=self.bootstrapping,
                 primary=self._primary.record,
