@@ -20,6 +20,22 @@ def state_name(state: mgmtd_pb2.PublicState) -> str:
     return mgmtd_pb2.PublicState.Name(state).lower().replace("_", " ")
 
 
+def without_disabled(status: mgmtd_pb2.StatusReply) -> mgmtd_pb2.StatusReply:
+    """The status of what an operator wants to serve: no disabled nodes, and not their targets."""
+    disabled = {entry.node.node_id for entry in status.nodes
+                if entry.node.state == mgmtd_pb2.DISABLED}
+    theirs = {target.target_id for target in status.routing.targets if target.node_id in disabled}
+    found = mgmtd_pb2.StatusReply()
+    found.CopyFrom(status)
+    del found.nodes[:]
+    found.nodes.extend(entry for entry in status.nodes if entry.node.node_id not in disabled)
+    for chain in found.routing.chains:
+        kept = [member for member in chain.targets if member.target_id not in theirs]
+        del chain.targets[:]
+        chain.targets.extend(kept)
+    return found
+
+
 def node_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
     """Nodes that are not connected, or were not heard of lately."""
     found = []
@@ -27,7 +43,9 @@ def node_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
         node, name = entry.node, node_name(entry.node)
         if node.state != mgmtd_pb2.CONNECTED:
             state = mgmtd_pb2.NodeState.Name(node.state).lower()
-            found.append(f"{name} ({node.host}:{node.rpc_port}) is {state}")
+            remedy = f": `luciole node enable {node.node_id}`" \
+                if node.state == mgmtd_pb2.DISABLED else ""
+            found.append(f"{name} ({node.host}:{node.rpc_port}) is {state}{remedy}")
         elif not entry.heard:
             found.append(f"{name} has not been heard by the manager yet")
         elif node.kind == mgmtd_pb2.STORAGE and not entry.targets:

@@ -27,7 +27,12 @@ from luciole.deploy.cluster_directory import (
     services_of,
 )
 from luciole.deploy.connect import open_client
-from luciole.deploy.health import chain_problems, node_problems, resync_progress
+from luciole.deploy.health import (
+    chain_problems,
+    node_problems,
+    resync_progress,
+    without_disabled,
+)
 from luciole.deploy.output import Reporter
 from luciole.deploy.processes import Child, ProcessRecord
 from luciole.errors import FsError, Kind, Retry
@@ -206,7 +211,8 @@ class Watch:
         except FsError as failure:
             report("waiting for the manager")
             return None, [f"the manager does not answer: {failure}"]
-        problems = self._missing_nodes(status) + node_problems(status)
+        wanted = without_disabled(status)
+        problems = self._missing_nodes(status) + node_problems(wanted)
         if problems:
             report("waiting for the nodes", len(status.nodes),
                    self._file.nodes + self._file.metas)
@@ -214,7 +220,7 @@ class Watch:
         if not status.routing.chains:
             self._create_chains()
             return status, ["the chains are being made"]
-        problems = chain_problems(status)
+        problems = chain_problems(wanted)
         if problems:
             self._report_chains(status, report)
         else:

@@ -20,6 +20,7 @@ from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import KeyValueStore, Transaction
 from luciole.log import get_logger
 from luciole.mgmtd import store
+from luciole.mgmtd.core.administration import check_removal
 from luciole.mgmtd.core.chain_table import next_chain
 from luciole.mgmtd.core.placement import place_chains
 from luciole.mgmtd.primary import Primary, Term
@@ -156,7 +157,10 @@ class MgmtdService:
             known = {target.target_id: target for target in routing.targets}
             node = mgmtd_pb2.Node()
             node.CopyFrom(request.node)
-            node.state = mgmtd_pb2.CONNECTED
+            # What an operator decided outlives the process.
+            disabled = any(other.node_id == node.node_id and other.state == mgmtd_pb2.DISABLED
+                           for other in routing.nodes)
+            node.state = mgmtd_pb2.DISABLED if disabled else mgmtd_pb2.CONNECTED
             store.put_node(txn, node)
             for report in request.targets:
                 target = known.get(report.target_id)
@@ -197,8 +201,8 @@ class MgmtdService:
         """Judges nodes and chains by what was heard; returns whether routing changed."""
         if self._primary.term is None or self._primary.term is not self._term:
             return False
-        now = self._runtime.clock.now()
         async with self._runtime.lock(LOCK):
+            now = self._runtime.clock.now()
             self._forget_clients(now)
             reports = self._local_states(now)
             nodes = self._judged_nodes(now)
@@ -243,12 +247,14 @@ class MgmtdService:
     def _local_states(self, now: float) -> dict[int, dict[int, mgmtd_pb2.LocalState]]:
         """Per chain, the local state of each target as far as it is known and current."""
         node_of = {target.target_id: target.node_id for target in self._routing.targets}
+        disabled = {
+            node.node_id for node in self._routing.nodes if node.state == mgmtd_pb2.DISABLED}
         found: dict[int, dict[int, mgmtd_pb2.LocalState]] = {}
         for chain in self._routing.chains:
             states = {}
             for member in chain.targets:
                 node_id = node_of.get(member.target_id, 0)
-                if not self._alive(node_id, now):
+                if node_id in disabled or not self._alive(node_id, now):
                     continue
                 states[member.target_id] = self._reported(node_id, member, chain.version)
             found[chain.chain_id] = states
@@ -272,6 +278,44 @@ class MgmtdService:
                             else mgmtd_pb2.LOCAL_ONLINE)
                 return report.state
         return mgmtd_pb2.LOCAL_OFFLINE
+
+    async def administer_node(
+        self, request: mgmtd_pb2.AdministerNodeRequest, call: Call
+    ) -> mgmtd_pb2.AdministerNodeReply:
+        """Takes a node out of service, or back in. The chains follow at once.
+
+        Raises FsError NOT_FOUND; NOT_PERMITTED when a chain would lose its last serving target;
+        BUSY while a node that is to be drained is needed.
+        """
+        self._lead()
+        require(request.action in mgmtd_pb2.NodeAction.values() and bool(request.action),
+                Kind.INVALID_ARGUMENT, "enable, disable or drain?", f"node {request.node_id}")
+
+        async def body(txn: Transaction) -> None:
+            routing = await store.load_routing(txn)
+            node = next((node for node in routing.nodes if node.node_id == request.node_id), None)
+            if node is None:
+                raise FsError(Kind.NOT_FOUND, "there is no such node: `luciole status` lists them",
+                              f"node {request.node_id}")
+            if request.action == mgmtd_pb2.ENABLE:
+                if node.state != mgmtd_pb2.DISABLED:
+                    return
+                node.state = mgmtd_pb2.CONNECTED
+            else:
+                if not request.force:
+                    check_removal(
+                        routing, request.node_id, drain=request.action == mgmtd_pb2.DRAIN)
+                node.state = mgmtd_pb2.DISABLED
+            store.put_node(txn, node)
+            await store.raise_version(txn)
+
+        async with self._runtime.lock(LOCK):
+            await self._write(body)
+            await self._reload()
+        log.info("node_administered", node=request.node_id,
+                 action=mgmtd_pb2.NodeAction.Name(request.action))
+        await self.tick()
+        return mgmtd_pb2.AdministerNodeReply(routing_version=self._routing.version)
 
     # Routing and chains.
 
@@ -394,8 +438,9 @@ class MgmtdService:
     async def status(self, request: common_pb2.Empty, call: Call) -> mgmtd_pb2.StatusReply:
         """Everything that an operator wants to see."""
         self._lead()
-        now = self._runtime.clock.now()
         async with self._runtime.lock(LOCK):
+            # Under the lock, as heartbeats are noted: no age is negative.
+            now = self._runtime.clock.now()
             reply = mgmtd_pb2.StatusReply(
                 routing=self._routing, bootstrapping=self.bootstrapping,
                 primary=self._primary.record,

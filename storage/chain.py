@@ -16,16 +16,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luciole.errors import FsError, Kind, Retry
-from luciole.proto import storage_pb2
+from luciole.proto import mgmtd_pb2, storage_pb2
 from luciole.proto.services import Call, StorageStub
-from luciole.routing import WRITTEN, RoutingTable, successor
+from luciole.routing import WRITTEN, RoutingTable, serving_targets, successor
 from luciole.runtime import Runtime
-from luciole.storage.core.replica import Judgement, carries_all, judge, next_version
+from luciole.storage.core.replica import (
+    EPOCH_SHIFT,
+    Judgement,
+    carries_all,
+    judge,
+    next_version,
+)
 from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState, Tag, Update, Version
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.targets import Target
 
 RETRY_PAUSE_S = 0.05
+HEAD_TIMEOUT_S = 1.0
 
 
 def tag_of(io: storage_pb2.WriteIO) -> Tag | None:
@@ -165,6 +172,29 @@ class ChainReplica:
             await target.engine.stage(chunk_id, staged.version, update_of(staged.io), staged.data)
         await self._pass_on(target, staged, call)
         return await target.engine.commit(chunk_id, staged.version)
+
+    async def orphaned(
+        self, target: Target, chain: mgmtd_pb2.Chain, state: ChunkState
+    ) -> bool:
+        """Whether a pending version never came as far as the head of now.
+
+        Members may change places when the preferred order is restored: a former head can hold an
+        update that it could not pass on, and be the tail. No tail can have committed what the head
+        lacks: it went through every member of its time, and later ones were brought up to date.
+        """
+        assert state.pending is not None
+        number = state.pending.number
+        first = serving_targets(chain)[0]
+        if number >> EPOCH_SHIFT >= chain.version or first == target.target_id:
+            return False
+        stub = self._peers.storage(self._routing.current().node_of(first))
+        reply = await stub.list_chunks(
+            storage_pb2.ListChunksRequest(
+                target_id=first, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
+            timeout=HEAD_TIMEOUT_S)
+        return not any(
+            chunk.pending_version == number or chunk.committed_version >= number
+            for chunk in reply.chunks)
 
     async def settle(
         self, target: Target, state: ChunkState, chain: storage_pb2.VersionedChain, call: Call

@@ -237,7 +237,7 @@ class StorageService:
     async def _settle_at_tail(
         self, target: Target, chain: mgmtd_pb2.Chain, chunk_id: bytes
     ) -> ChunkState | None:
-        """A tail commits what it staged before it became the tail: all before it have it too.
+        """A tail commits what it staged before it became the tail, if all before it have it too.
 
         While a syncing replica follows, the update is left to the writer, who tells it: readers
         do not wait for that.
@@ -248,7 +248,8 @@ class StorageService:
         async with self._runtime.lock(self.replica.lock_key(target, chunk_id)):
             self.replica.check_chain(target, wanted)
             state = await target.engine.state(chunk_id)
-            if state is not None and state.pending is not None:
+            if state is not None and state.pending is not None \
+                    and not await self.replica.orphaned(target, chain, state):
                 await target.engine.commit(chunk_id, state.pending.number)
                 state = await target.engine.state(chunk_id)
             return state

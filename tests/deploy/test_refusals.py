@@ -203,7 +203,8 @@ def test_service_says_why_it_does_not_start(
 
 @pytest.mark.parametrize("command", [
     [], ["up"], ["down"], ["status"], ["mount"], ["umount"], ["fsck"], ["config"],
-    ["config", "get"], ["config", "set"], ["mgmtd", "serve"], ["meta", "serve"],
+    ["config", "get"], ["config", "set"], ["node"], ["node", "enable"], ["node", "disable"],
+    ["node", "drain"], ["mgmtd", "serve"], ["meta", "serve"],
     ["storage", "serve"]])
 def test_every_command_has_help_with_an_example(
     command: list[str], capsys: pytest.CaptureFixture[str]

@@ -192,6 +192,57 @@ def test_a_disabled_node_stays_disabled() -> None:
     run(body)
 
 
+async def administer(
+    world: World, node: int, action: mgmtd_pb2.NodeAction, *, force: bool = False
+) -> None:
+    await world.service.administer_node(mgmtd_pb2.AdministerNodeRequest(
+        node_id=node, action=action, force=force), CALL)
+
+
+def test_a_disabled_node_serves_nothing_until_it_is_enabled() -> None:
+    async def body(world: World) -> None:
+        await world.with_chain()
+        version = (await world.routing()).chains[0].version
+        await administer(world, 1, mgmtd_pb2.DISABLE)
+        gone = [(2, mgmtd_pb2.SERVING), (1, mgmtd_pb2.OFFLINE)]
+        assert await world.states() == gone
+        assert (await world.routing()).chains[0].version == version + 1
+        await world.register(1, [1], generation=2)  # a new process of it changes nothing
+        await world.beat(1, generation=2)
+        assert not await world.service.tick()
+        await world.start()  # nor does a new manager
+        await world.beat(1, generation=2)
+        await world.beat(2)
+        await world.service.tick()
+        assert await world.states() == gone
+        with pytest.raises(FsError) as caught:
+            await administer(world, 2, mgmtd_pb2.DISABLE)
+        assert (kind_of(caught), caught.value.subject) == (Kind.NOT_PERMITTED, "chain 1")
+        await administer(world, 1, mgmtd_pb2.ENABLE)
+        assert await world.states() == [(2, mgmtd_pb2.SERVING), (1, mgmtd_pb2.SYNCING)]
+        with pytest.raises(FsError) as caught:
+            await administer(world, 2, mgmtd_pb2.DRAIN)
+        assert kind_of(caught) == Kind.BUSY
+        await world.beat(1, generation=2)
+        assert await world.service.tick()
+        # All serve again: the preferred order is back, under a version of its own.
+        assert await world.states() == [(1, mgmtd_pb2.SERVING), (2, mgmtd_pb2.SERVING)]
+        await administer(world, 2, mgmtd_pb2.DRAIN)
+        assert await world.states() == [(1, mgmtd_pb2.SERVING), (2, mgmtd_pb2.OFFLINE)]
+        await administer(world, 1, mgmtd_pb2.DISABLE, force=True)
+        assert (await world.states())[0] == (1, mgmtd_pb2.LAST_SERVING)
+        await administer(world, 1, mgmtd_pb2.ENABLE)
+        assert (await world.states())[0] == (1, mgmtd_pb2.SERVING)
+        with pytest.raises(FsError) as caught:
+            await administer(world, 9, mgmtd_pb2.ENABLE)
+        assert kind_of(caught) == Kind.NOT_FOUND
+        with pytest.raises(FsError) as caught:
+            await administer(world, 1, mgmtd_pb2.NODE_ACTION_UNSPECIFIED)
+        assert kind_of(caught) == Kind.INVALID_ARGUMENT
+
+    run(body)
+
+
 def test_a_long_poll_wakes_on_change_and_ends_at_its_bound() -> None:
     async def body(world: World) -> None:
         await world.start()
