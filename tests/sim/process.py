@@ -98,6 +98,8 @@ class Process:
         self._offset = offset
         self._starts = itertools.count(1)
         self._nursery: trio.Nursery | None = None
+        self.generation = 0
+        self.starting = False
         self.lease_until = 0.0  # by its own clock, as the wire has seen its manager answer
 
     @property
@@ -107,18 +109,22 @@ class Process:
 
     async def start(self) -> None:
         """A new incarnation; returns when it serves. Raises FsError when it cannot start."""
-        generation = next(self._starts)
+        generation = self.generation = next(self._starts)
         seed = number_from(self.world.seed, self.name, generation)
         self.runtime = SkewedRuntime(self.rate, self._offset, seed)
         self.connections = Connections(
-            lambda address: Line(self.world.wire, self, address[1]))
+            lambda address: Line(self.world.wire, self, address[1], generation))
         self.routing = RoutingCache(self.runtime)
         self.manager = Manager(
             self.runtime, self.connections, self.world.manager_addresses, self.routing)
         self.client_id = self.runtime.entropy.token(16)
         self.lease_until = 0.0
         self.world.trace.note("process", f"{self.name} starts, generation {generation}")
-        await self.world.nursery.start(self._run)
+        self.starting = True
+        try:
+            await self.world.nursery.start(self._run)
+        finally:
+            self.starting = False
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -290,6 +296,16 @@ class ClientProcess(Process):
         self.client = Client(
             config, self.runtime, self.connections, kind="sim", spawn=self.spawn)
         return []
+
+    async def connect(self) -> None:
+        """As a mount does before it serves, but for as long as it takes."""
+        while True:
+            try:
+                await self.client.connect()
+            except FsError:
+                await self.runtime.sleep(FAILURE_PAUSE_S)
+            else:
+                return
 
     def loops(self) -> list[Loop]:
         """See client/fuse/mount.py."""

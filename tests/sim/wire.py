@@ -185,9 +185,10 @@ class Wire:
 class Line:
     """A `Caller` from one process to one address."""
 
-    def __init__(self, wire: Wire, sender: Process, receiver: int) -> None:
+    def __init__(self, wire: Wire, sender: Process, receiver: int, generation: int) -> None:
         self._wire = wire
         self._sender = sender
+        self._generation = generation
         self._receiver = receiver
 
     async def call(
@@ -201,6 +202,9 @@ class Line:
     ) -> ReplyT:
         """As `Caller.call`."""
         seconds = frame.call_seconds(timeout, TIMEOUT_DEFAULT_S, method.path)
+        if not self._sender.up or self._sender.generation != self._generation:
+            # Only a workload gets here, which outlives the client whose calls it makes.
+            raise FsError(Kind.CONNECTION_LOST, "this process is dead")
         letter = Letter(
             self._wire.calls, self._sender.number, self._receiver, method,
             request.SerializeToString(), b"".join(payload), seconds / self._sender.rate)

@@ -7,12 +7,12 @@ from 50 on; they are addresses, node ids and names in traces at once.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 import trio
 
 from luciole.clock import SeededEntropy
-from luciole.kv.memory import Faults
 from luciole.proto import mgmtd_pb2
 from luciole.routing import RoutingTable
 from luciole.runtime import TrioRuntime
@@ -59,7 +59,8 @@ class World:
         self.seed = seed
         self.shape = shape
         self.trace = trace
-        self.chance = chance_for(seed, "world")
+        self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
         self.wire = Wire(nursery, chance_for(seed, "wire"), trace)
         self.manager_addresses = ["sim:1"]
         self.store = SimStore(TrioRuntime(entropy=SeededEntropy(number_from(seed, "store"))))
@@ -112,9 +113,14 @@ class World:
             await client.start()
             await client.client.connect()
 
-    def set_faults(self, faults: Faults) -> None:
-        """How the key-value store fails from now on."""
-        self.store.faults = faults
+    def violate(self, message: str) -> None:
+        """Notes what may not be, without ending the run at once."""
+        self.trace.note("VIOLATED", message)
+        self.violations.append(message)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """For the report."""
+        self.counts[what] += number
 
     def table(self) -> RoutingTable:
         """Routing as the manager has it."""
