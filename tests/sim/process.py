@@ -98,6 +98,7 @@ class Process:
         self._offset = offset
         self._starts = itertools.count(1)
         self._nursery: trio.Nursery | None = None
+        self.guests: dict[trio.CancelScope, None] = {}  # calls of workloads, which die with it
         self.generation = 0
         self.starting = False
         self.lease_until = 0.0  # by its own clock, as the wire has seen its manager answer
@@ -143,6 +144,8 @@ class Process:
             self.world.wire.down(self)
             self._nursery.cancel_scope.cancel()
             self._nursery = None
+            for scope in self.guests:
+                scope.cancel()
 
     def spawn(self, run: Callable[[], Awaitable[None]]) -> None:
         """A task that dies with the process."""

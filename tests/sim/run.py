@@ -58,7 +58,7 @@ def workloads_of(world: World, scenario: Scenario) -> list[Workload]:
         action.startswith("power") for action in scenario.actions)
     makers = {
         "registers": lambda: Registers(world),
-        "files": lambda: Files(world, durable=losing),
+        "files": lambda: Files(world, durable=losing, cuts=scenario.cuts),
         "names": lambda: Storm(world),
     }
     chance = world.draw("workloads")

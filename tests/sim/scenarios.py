@@ -28,11 +28,12 @@ class Scenario:
     straggle: float = 0.0
     delay: float = 0.002
     kv: Faults = NO_FAULTS
+    cuts: bool = False  # files are truncated
     rot: bool = False  # what rotted stays so: replicas need not be alike at the end
 
 
 SCENARIOS = {scenario.name: scenario for scenario in (
-    Scenario("calm", seconds=8.0),
+    Scenario("calm", seconds=8.0, cuts=True),
     Scenario("lossy", loss=0.05, repeat=0.05, straggle=0.02, delay=0.02, kv=SHAKY),
     Scenario("kills", actions={"kill_storage": 5, "kill_meta": 2, "kill_client": 1},
              straggle=0.01),
@@ -56,5 +57,8 @@ SCENARIOS = {scenario.name: scenario for scenario in (
 )}
 # Run when named: what they find is known and told in docs/testing.md.
 PICKED = tuple(SCENARIOS)
+SCENARIOS["cuts"] = Scenario(
+    "cuts", workloads=("files",), actions={"kill_storage": 2, "kill_meta": 1}, straggle=0.02,
+    cuts=True)
 SCENARIOS["fsync"] = Scenario(
     "fsync", workloads=("files",), actions={"power_all": 1}, every=6.0)

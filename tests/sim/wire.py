@@ -2,8 +2,8 @@
 
 Layer: tests. As on a real wire, a handler goes on when its caller has given up, and a caller
 learns of a dead peer when its connection breaks. A lost letter is a broken connection (both ends
-hear soon) or silence (the caller waits for its deadline); only requests that may be sent twice by
-rights (they carry a tag or an id, or name what they want) are ever repeated.
+hear soon) or silence (the caller waits for its deadline). Updates of chunks, which carry a tag, are
+sometimes delivered twice; other requests only as often as a client sends them again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from luciole.tests.sim.process import Process
     from luciole.tests.sim.trace import Trace
 
-REPEATED = {"write", "forward", "create", "make_dir", "remove_dir", "unlink", "rename", "link",
-            "truncate", "set_attr", "remove_ranges"}
+REPEATED = {"write", "forward"}
 QUIET = {"heartbeat", "get_routing", "extend_client_session", "list_client_sessions"}
 LONG_DELAY_S = 2.0
 

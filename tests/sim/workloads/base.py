@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from luciole.errors import FsError
+from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2
 from luciole.tests.sim.process import ATTEMPT_S, TOTAL_S, ClientProcess
 from luciole.tests.sim.world import Violation, World
@@ -37,12 +37,16 @@ async def timed(
 ) -> T:
     """Waits for an operation of at most `calls` calls, and sees that it ends in time.
 
-    Raises FsError as it does; Violation when it takes longer than it may.
+    Raises FsError as it does, CONNECTION_LOST when the client dies. Taking longer is a violation.
     """
     began = trio.current_time()
     world.trace.note("begin", f"{client.name} {what}")
     try:
-        result = await call
+        with trio.CancelScope() as scope:
+            client.guests[scope] = None
+            result = await call
+        if scope.cancelled_caught:
+            raise FsError(Kind.CONNECTION_LOST, "the client died")
     except FsError as failure:
         world.trace.note("failed", f"{client.name} {what}: {failure}")
         raise
@@ -50,6 +54,7 @@ async def timed(
         world.trace.note("done", f"{client.name} {what}")
         return result
     finally:
+        del client.guests[scope]
         took = trio.current_time() - began
         if took > calls * CALL_SECONDS_MAX:
             world.violate(f"{client.name} {what} took {took:.1f} s of virtual time")

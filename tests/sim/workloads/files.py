@@ -13,7 +13,7 @@ import trio
 
 from luciole.client.operations import OpenFlags, Operations
 from luciole.errors import FsError, Kind
-from luciole.tests.sim.process import ClientProcess
+from luciole.tests.sim.process import CHUNK, ClientProcess
 from luciole.tests.sim.workloads.base import CREDENTIAL, ROOT, require_true, timed
 from luciole.tests.sim.world import World
 
@@ -29,6 +29,12 @@ Op = tuple[str, int, int, int]  # "write" or "cut", first cell, end, stamp
 def image(stamp: int) -> bytes:
     """What a cell with this stamp holds; 0: nothing was written."""
     return (stamp.to_bytes(4, "big") if stamp else bytes(4)) * (CELL // 4)
+
+
+def parts(cell: int, content: bytes) -> list[bytes]:
+    """A cell that lies in two chunks is written by two updates, of which one may fail."""
+    border = -cell * CELL % CHUNK
+    return [content[:border], content[border:]] if 0 < border < CELL else [content]
 
 
 @dataclass
@@ -76,7 +82,8 @@ class FileModel:
         for i in range(first, first + len(data) // CELL):
             found = data[(i - first) * CELL : (i - first + 1) * CELL]
             allowed = self.cells[i] | self.late[i]
-            if not any(found == image(stamp) for stamp in allowed):
+            if not all(any(part == image(stamp)[: len(part)] for stamp in allowed)
+                       for part in parts(i, found)):
                 seen = sorted({found[j : j + 4].hex() for j in range(0, CELL, 4)})
                 return f"cell {i} holds {seen[:4]}, allowed are stamps {sorted(allowed)}"
         return ""
@@ -95,9 +102,10 @@ class File:
 class Files:
     """See the module. With `durable`, only what was fsynced counts as acknowledged."""
 
-    def __init__(self, world: World, *, durable: bool) -> None:
+    def __init__(self, world: World, *, durable: bool, cuts: bool) -> None:
         self._world = world
         self._durable = durable
+        self._kinds = ["write", "write", "write", "append", "read", *(["cut"] if cuts else [])]
         self._chance = world.draw("files")
         self._files: list[File] = []
         self._stamp = 0
@@ -169,6 +177,11 @@ class Files:
                 await timed(self._world, client, f"fsyncs {file.name!r}",
                             operations.fsync(handle), calls=PATIENCE)
                 self._acknowledge(file, pending)
+        except FsError:
+            # The failure of a write is told once, by whatever comes next, so a good close
+            # does not speak for what came before.
+            self._doubt(file, pending)
+            raise
         finally:
             try:
                 await timed(self._world, client, f"closes {file.name!r}",
@@ -176,8 +189,13 @@ class Files:
                 if not self._durable:
                     self._acknowledge(file, pending)
             finally:
-                for op in pending:
-                    file.model.unknown(op)
+                self._doubt(file, pending)
+
+    @staticmethod
+    def _doubt(file: File, pending: list[Op]) -> None:
+        for op in pending:
+            file.model.unknown(op)
+        pending.clear()
 
     @staticmethod
     def _acknowledge(file: File, pending: list[Op]) -> None:
@@ -191,7 +209,7 @@ class Files:
     ) -> None:
         first = self._chance.randrange(CELLS)
         end = min(CELLS, first + self._chance.choice([1, 3, 20, 70, 140]))
-        kind = self._chance.choice(["write", "write", "write", "append", "cut", "read"])
+        kind = self._chance.choice(self._kinds)
         if kind == "read":
             await self._read(client, operations, file, handle, pending, first, end)
             return
@@ -249,9 +267,17 @@ class Files:
                 require_true(not problem, self._about(client, file, problem))
                 seen.add(data)
             require_true(len(seen) == 1, f"clients see {file.name!r} differently")
+            await self._settle(file)
             try:
                 await self._world.clients[0].client.operations.lookup(
                     CREDENTIAL, ROOT, file.name)
             except FsError as failure:
                 require_true(failure.kind != Kind.NOT_FOUND, f"{file.name!r} is gone")
                 raise
+
+    async def _settle(self, file: File) -> None:
+        """What a failed write left pending stays so until the next writer comes."""
+        operations = self._world.clients[0].client.operations
+        handle, _ = await operations.open(CREDENTIAL, file.inode_id, BOTH)
+        await operations.write(handle, 0, memoryview(image(1) * CELLS))
+        await operations.release(handle)

@@ -15,7 +15,7 @@ import trio
 from luciole.client.operations import OpenFlags, Operations
 from luciole.errors import FsError, Kind
 from luciole.proto import meta_pb2
-from luciole.tests.sim.process import ClientProcess
+from luciole.tests.sim.process import ATTEMPT_S, ClientProcess
 from luciole.tests.sim.workloads.base import CREDENTIAL, ROOT, require_true, timed
 from luciole.tests.sim.world import World
 
@@ -177,6 +177,7 @@ class Storm:
         error: Kind | None = None
         what = f"does {step[:3]} at home"
         life = client.client
+        began = trio.current_time()
         try:
             await timed(self._world, client, what, self._do(
                 client.client.operations, home, step), calls=PATIENCE)
@@ -189,6 +190,10 @@ class Storm:
             told = "well" if error is None else Kind.Name(error)
             require_true(model.answered(step, error),
                          f"{client.name}: {step[:3]} ended {told}, which nothing explains")
+            if error is not None and trio.current_time() > began + 0.8 * ATTEMPT_S:
+                # Refusals are not recorded: an attempt that was given up for another, which was
+                # refused, may still be on its way, and then be judged anew.
+                model.unknown(step)
 
     async def _look(self, client: ClientProcess, home: int, model: DirectoryModel) -> None:
         try:
