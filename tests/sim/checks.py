@@ -12,7 +12,7 @@ from luciole.client import fsck
 from luciole.errors import FsError
 from luciole.proto import mgmtd_pb2, storage_pb2
 from luciole.tests.sim.process import COLLECT_S, GRACE_S, Process, StorageProcess
-from luciole.tests.sim.world import Violation, World
+from luciole.tests.sim.world import ViolationError, World
 
 SERVED_LATE_S = 3.0  # waits inside a handler, entered just before
 HEAL_SECONDS_MAX = 90.0
@@ -38,11 +38,11 @@ def watch(world: World) -> None:
 
 
 async def healed(world: World) -> None:
-    """Waits until all serve. Raises Violation when that takes too long."""
+    """Waits until all serve. Raises ViolationError when that takes too long."""
     deadline = trio.current_time() + HEAL_SECONDS_MAX
     while not world.healed():
         if trio.current_time() > deadline:
-            raise Violation(f"the chains do not heal: {chains(world)}")
+            raise ViolationError(f"the chains do not heal: {chains(world)}")
         await trio.sleep(0.5)
     world.trace.note("healed", "every target serves")
 
@@ -62,7 +62,7 @@ async def settled(world: World) -> None:
 
 
 async def clean(world: World) -> None:
-    """Waits until fsck finds nothing. Raises Violation with what it finds for too long."""
+    """Waits until fsck finds nothing. Raises ViolationError with what it finds for too long."""
     client = world.clients[0]
     deadline = trio.current_time() + CLEAN_SECONDS_MAX
     while True:
@@ -77,31 +77,32 @@ async def clean(world: World) -> None:
         if not problems:
             return
         if trio.current_time() > deadline:
-            raise Violation("fsck finds, again and again: " + "; ".join(sorted(problems)[:5]))
+            raise ViolationError("fsck finds, again and again: " + "; ".join(sorted(problems)[:5]))
         await trio.sleep(5.0)
 
 
 async def same_everywhere(world: World) -> None:
     """All replicas of a chain hold the same bytes under the same versions, and nothing else."""
     for chain in world.table().chains():
-        held = {}
+        held: dict[int, dict[bytes, tuple[int, bytes]]] = {}
         for target in chain.targets:
             engine = world.engines[target.target_id]
             states, _ = await engine.list(b"", None, 1 << 20)
-            found = held[target.target_id] = {}
+            found = held.setdefault(target.target_id, {})
             for state in states:
                 if state.pending is not None or state.committed is None:
-                    raise Violation(f"target {target.target_id} has a pending version: {state}")
+                    raise ViolationError(
+                        f"target {target.target_id} has a pending version: {state}")
                 buffer = memoryview(bytearray(state.committed.length))
                 try:
                     await engine.read(state.chunk_id, 0, buffer)
                 except FsError as failure:
-                    raise Violation(f"target {target.target_id}: {failure}") from failure
+                    raise ViolationError(f"target {target.target_id}: {failure}") from failure
                 found[state.chunk_id] = (state.committed.number, bytes(buffer))
         first, *others = held.items()
         for other in others:
             if other[1] != first[1]:
-                raise Violation(f"chain {chain.chain_id}: " + difference(first, other))
+                raise ViolationError(f"chain {chain.chain_id}: " + difference(first, other))
 
 
 def difference(

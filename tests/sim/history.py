@@ -37,7 +37,8 @@ class CellOperation:
 
     def __str__(self) -> str:
         kind = "write" if self.write else "read "
-        return f"{self.began:9.4f} to {self.ended:9.4f} {kind} {self.first}: {self.values} {self.who}"
+        return (f"{self.began:9.4f} to {self.ended:9.4f} {kind} {self.first}: {self.values} "
+                f"{self.who}")
 
 
 def explained(history: Sequence[CellOperation], cells: int) -> bool | None:

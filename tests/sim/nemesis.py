@@ -16,8 +16,6 @@ from luciole.tests.sim.scenarios import Scenario
 from luciole.tests.sim.wire import Weather
 from luciole.tests.sim.world import World
 
-START_TRIES = 100
-
 
 class Nemesis:
     """Faults of one run."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from luciole.tests.sim.workloads.base import Workload
 from luciole.tests.sim.workloads.files import Files
 from luciole.tests.sim.workloads.names import Storm
 from luciole.tests.sim.workloads.registers import Registers
-from luciole.tests.sim.world import Violation, World
+from luciole.tests.sim.world import ViolationError, World
 
 VIRTUAL_SECONDS_MAX = 900.0
 
@@ -56,7 +57,7 @@ def workloads_of(world: World, scenario: Scenario) -> list[Workload]:
     """One or all of the scenario's workloads, as the seed says."""
     losing = world.shape.durability == "process" and any(
         action.startswith("power") for action in scenario.actions)
-    makers = {
+    makers: dict[str, Callable[[], Workload]] = {
         "registers": lambda: Registers(world),
         "files": lambda: Files(world, durable=losing, cuts=scenario.cuts),
         "names": lambda: Storm(world),
@@ -69,7 +70,7 @@ def workloads_of(world: World, scenario: Scenario) -> list[Workload]:
 
 
 async def live(world: World, scenario: Scenario) -> None:
-    """From the first process to the last check. Raises Violation."""
+    """From the first process to the last check. Raises ViolationError."""
     checks.watch(world)
     await world.start()
     workloads = workloads_of(world, scenario)
@@ -134,7 +135,7 @@ def told(failure: BaseException) -> str:
     leaves = [failure]
     while leaves and isinstance(leaves[0], BaseExceptionGroup):
         leaves = [*leaves[0].exceptions, *leaves[1:]]
-    found = [leaf for leaf in leaves if isinstance(leaf, Violation)] or leaves
-    if isinstance(found[0], Violation):
+    found = [leaf for leaf in leaves if isinstance(leaf, ViolationError)] or leaves
+    if isinstance(found[0], ViolationError):
         return str(found[0])
     return "".join(traceback.format_exception(found[0]))

@@ -12,13 +12,15 @@ from luciole.tests.sim.world import Shape
 
 SHAKY = Faults(conflict=0.05, unknown_applied=0.03, unknown_dropped=0.03)
 
+USUAL = Shape()
+
 
 @dataclass(frozen=True)
 class Scenario:
     """One kind of bad day."""
 
     name: str
-    shape: Shape = Shape()
+    shape: Shape = USUAL
     workloads: tuple[str, ...] = ("registers", "files", "names")
     seconds: float = 20.0  # of faults
     every: float = 3.0  # mean time between two actions

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -15,6 +16,7 @@ import trio
 from luciole.clock import SeededEntropy
 from luciole.proto import mgmtd_pb2
 from luciole.routing import RoutingTable
+from luciole.rpc.interface import ServerCall
 from luciole.runtime import TrioRuntime
 from luciole.storage.engine.engine import Durability
 from luciole.tests.sim.disk import SimEngine, SimStore
@@ -31,10 +33,12 @@ from luciole.tests.sim.wire import Wire
 
 SERVING = mgmtd_pb2.SERVING
 DISK_BYTES = 1 << 30
+START_TICKS = 300
+FOREVER = float("inf")
 
 
-class Violation(AssertionError):
-    """Something that may not be happened."""
+class ViolationError(AssertionError):
+    """Something that may not be has happened."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +104,25 @@ class World:
         for process in [*self.managers, *self.storages]:
             await process.start()
         manager = self.managers[0].service
-        while len(manager._routing.targets) < len(self.engines):
-            await trio.sleep(0.1)
+        await self._until(lambda: len(manager._routing.targets) == len(self.engines))
         await manager.create_chains(
-            mgmtd_pb2.CreateChainsRequest(replicas=self.shape.replicas), None)  # type: ignore[arg-type]
+            mgmtd_pb2.CreateChainsRequest(replicas=self.shape.replicas), ServerCall(FOREVER))
         for process in self.metas:
             await process.start()
-        while not all(process.routing.version and process.routing.current().chains()
-                      for process in self.metas):
-            await trio.sleep(0.1)
+        await self._until(lambda: all(
+            process.routing.version and process.routing.current().chains()
+            for process in self.metas))
         for client in self.clients:
             await client.start()
             await client.client.connect()
+
+    @staticmethod
+    async def _until(ready: Callable[[], bool]) -> None:
+        for _ in range(START_TICKS):
+            if ready():
+                return
+            await trio.sleep(0.1)
+        raise ViolationError("the world does not start")
 
     def violate(self, message: str) -> None:
         """Notes what may not be, without ending the run at once."""

@@ -10,7 +10,7 @@ import trio
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2
 from luciole.tests.sim.process import ATTEMPT_S, TOTAL_S, ClientProcess
-from luciole.tests.sim.world import Violation, World
+from luciole.tests.sim.world import ViolationError, World
 
 T = TypeVar("T")
 ROOT = 1
@@ -29,7 +29,7 @@ class Workload(Protocol):
         """Works until then (virtual seconds)."""
 
     async def check(self) -> None:
-        """Looks at the end, in a world that has healed. Raises Violation."""
+        """Looks at the end, in a world that has healed. Raises ViolationError."""
 
 
 async def timed(
@@ -61,6 +61,6 @@ async def timed(
 
 
 def require_true(fine: bool, message: str) -> None:
-    """Raises Violation unless `fine`."""
+    """Raises ViolationError unless `fine`."""
     if not fine:
-        raise Violation(message)
+        raise ViolationError(message)

@@ -8,6 +8,7 @@ come: it stays allowed for good.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -99,6 +100,16 @@ class File:
     model: FileModel = field(default_factory=FileModel)
 
 
+class Session(NamedTuple):
+    """One open file of one client, and what it did since its last flush or fsync."""
+
+    client: ClientProcess
+    operations: Operations
+    file: File
+    handle: int
+    pending: list[Op]
+
+
 class Files:
     """See the module. With `durable`, only what was fsynced counts as acknowledged."""
 
@@ -164,14 +175,15 @@ class Files:
         handle, inode = await timed(self._world, client, what, operations.open(
             CREDENTIAL, file.inode_id, BOTH), calls=PATIENCE)
         pending: list[Op] = []
+        session = Session(client, operations, file, handle, pending)
         try:
             require_true(file.model.length_may_be(inode.length), self._about(
                 client, file, f"has {inode.length} bytes on open, allowed "
                 f"{file.model.lengths} cells, late cuts {file.model.late_cuts}, late ends "
                 f"{file.model.late_ends}"))
-            await self._read(client, operations, file, handle, pending, 0, CELLS)
+            await self._read(session, 0, CELLS)
             for _ in range(self._chance.randint(1, 6)):
-                await self._step(client, operations, file, handle, pending)
+                await self._step(session)
                 await trio.sleep(self._chance.random() * 0.2)
             if self._durable or self._chance.random() < 0.3:
                 await timed(self._world, client, f"fsyncs {file.name!r}",
@@ -203,15 +215,13 @@ class Files:
             file.model.certain(op)
         pending.clear()
 
-    async def _step(
-        self, client: ClientProcess, operations: Operations, file: File, handle: int,
-        pending: list[Op],
-    ) -> None:
+    async def _step(self, session: Session) -> None:
+        client, operations, file, handle, pending = session
         first = self._chance.randrange(CELLS)
         end = min(CELLS, first + self._chance.choice([1, 3, 20, 70, 140]))
         kind = self._chance.choice(self._kinds)
         if kind == "read":
-            await self._read(client, operations, file, handle, pending, first, end)
+            await self._read(session, first, end)
             return
         self._stamp += 1
         if kind == "append":
@@ -231,11 +241,9 @@ class Files:
                         operations.truncate(CREDENTIAL, file.inode_id, first * CELL, handle),
                         calls=PATIENCE)
 
-    async def _read(
-        self, client: ClientProcess, operations: Operations, file: File, handle: int,
-        pending: list[Op], first: int, end: int,
-    ) -> None:
+    async def _read(self, session: Session, first: int, end: int) -> None:
         """Reads and checks; the reader sees what it wrote itself."""
+        client, operations, file, handle, pending = session
         data = bytes(await timed(
             self._world, client, f"reads {file.name!r} from {first} to {end}",
             operations.read(handle, first * CELL, (end - first) * CELL), calls=PATIENCE))
