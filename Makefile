@@ -17,10 +17,10 @@ PYTEST := $(BIN)/python -m pytest
 # Tests with clusters and mounts stay in one of the two processes (tests/conftest.py).
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: help setup run stop test check proto sim bench clean
+.PHONY: help setup run stop test check proto sim sim-mutants bench clean
 
 help:  ## Show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 8
 
 setup: $(READY)  ## Install what is missing: Debian packages (as root), then .venv
 
@@ -50,8 +50,13 @@ check: setup  ## Run linters, type checker, and the tests that are quick
 proto: setup  ## Generate the Python half of proto/ anew
 	@$(BIN)/python -m luciole.proto.generate
 
-sim: setup  ## Run the tests under simulated time, network and disks
-	@[ ! -d tests/sim ] || $(PYTEST) tests/sim
+# SEEDS=n runs seeds 0 to n-1; SEED=s one of them, with its whole trace in the file TRACE.
+sim: setup  ## Simulate whole clusters: SEEDS=n, or SEED=s and TRACE=file (docs/testing.md)
+	@$(BIN)/python -m luciole.tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200)) \
+		$(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(TRACE),--trace $(TRACE))
+
+sim-mutants: setup  ## See that the simulator catches deliberate breaks of the rules
+	@$(BIN)/python -m luciole.tests.sim --mutants
 
 bench: setup  ## Measure a cluster on this machine; results go to benchmarks/results
 	@PYTHONSAFEPATH= $(BIN)/python -m benchmarks

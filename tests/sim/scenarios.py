@@ -1,0 +1,66 @@
+"""What goes wrong in a world, how often and how badly: the seed picks one unless it is named.
+
+Layer: tests. A scenario is data. Weights say how often an action of `nemesis.py` is chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from luciole.kv.memory import NO_FAULTS, Faults
+from luciole.tests.sim.world import Shape
+
+SHAKY = Faults(conflict=0.05, unknown_applied=0.03, unknown_dropped=0.03)
+
+USUAL = Shape()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of bad day."""
+
+    name: str
+    shape: Shape = USUAL
+    workloads: tuple[str, ...] = ("registers", "files", "names")
+    seconds: float = 20.0  # of faults
+    every: float = 3.0  # mean time between two actions
+    actions: dict[str, float] = field(default_factory=dict)
+    loss: float = 0.0
+    repeat: float = 0.0
+    straggle: float = 0.0
+    delay: float = 0.002
+    kv: Faults = NO_FAULTS
+    cuts: bool = False  # files are truncated
+    rot: bool = False  # what rotted stays so: replicas need not be alike at the end
+
+
+SCENARIOS = {scenario.name: scenario for scenario in (
+    Scenario("calm", seconds=8.0, cuts=True),
+    Scenario("lossy", loss=0.05, repeat=0.05, straggle=0.02, delay=0.02, kv=SHAKY),
+    Scenario("kills", actions={"kill_storage": 5, "kill_meta": 2, "kill_client": 1},
+             straggle=0.01),
+    Scenario("rolling", actions={"roll": 1}, every=8.0, loss=0.01),
+    Scenario("manager", actions={"kill_manager": 3, "kill_storage": 2, "cut_off": 1}, every=5.0),
+    Scenario("splits", actions={"split": 3, "cut_off": 3, "one_way": 2}, every=4.0,
+             shape=Shape(skew=0.05)),
+    Scenario("pairs", shape=Shape(nodes=4, targets=2, replicas=2, stripe=3),
+             actions={"kill_storage": 4, "cut_off": 2, "slow_peer": 2, "slow_disk": 2},
+             straggle=0.02, loss=0.02),
+    Scenario("slow", actions={"slow_peer": 3, "slow_disk": 3, "kill_storage": 1}, straggle=0.05,
+             delay=0.05, shape=Shape(skew=0.1)),
+    Scenario("storm", actions={
+        "kill_storage": 3, "kill_meta": 1, "kill_client": 1, "kill_manager": 1, "split": 1,
+        "cut_off": 1, "one_way": 1, "slow_peer": 1, "slow_disk": 1}, every=2.0, loss=0.03,
+        repeat=0.05, straggle=0.03, kv=SHAKY, shape=Shape(skew=0.05)),
+    Scenario("full", actions={"fill_disk": 3, "kill_storage": 1}),
+    Scenario("power", shape=Shape(durability="power"),
+             actions={"power_one": 2, "power_all": 1, "kill_storage": 1}, every=4.0),
+    Scenario("rot", actions={"rot": 1}, every=2.0, workloads=("registers", "files"), rot=True),
+)}
+# Run when named: what they find is known and told in docs/testing.md.
+PICKED = tuple(SCENARIOS)
+SCENARIOS["cuts"] = Scenario(
+    "cuts", workloads=("files",), actions={"kill_storage": 2, "kill_meta": 1}, straggle=0.02,
+    cuts=True)
+SCENARIOS["fsync"] = Scenario(
+    "fsync", workloads=("files",), actions={"power_all": 1}, every=6.0)

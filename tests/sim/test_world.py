@@ -1,0 +1,72 @@
+"""Whole worlds: many seeds hold, one seed is one history, and broken rules are caught."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from luciole.tests.sim.__main__ import MUTANT_SEEDS_MAX, many, replay_command
+from luciole.tests.sim.history import FOREVER, CellOperation, explained
+from luciole.tests.sim.mutants import MUTANTS
+
+QUICK_SEEDS = 50
+SEEDS = int(os.environ.get("LUCIOLE_SIM_SEEDS", "500"))
+SECONDS = float(os.environ.get("LUCIOLE_SIM_SECONDS", "150"))
+
+
+def all_hold(seeds: range, seconds: float) -> None:
+    done = 0
+    for outcome in many(seeds, seconds=seconds):
+        assert not outcome.failure, f"{replay_command(outcome)}: {outcome.failure}"
+        done += 1
+    assert done
+
+
+def test_every_world_holds() -> None:
+    all_hold(range(QUICK_SEEDS), 60.0)
+
+
+@pytest.mark.slow
+def test_many_more_worlds_hold() -> None:
+    all_hold(range(QUICK_SEEDS, SEEDS), SECONDS)
+
+
+def test_a_seed_is_one_history_in_every_process() -> None:
+    program = (
+        "from luciole.tests.sim.run import SCENARIOS, run_seed\n"
+        "print([run_seed(7, SCENARIOS[name]).digest for name in ('storm', 'power')])")
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True,
+            timeout=60, env={**os.environ, "PYTHONHASHSEED": hash_seed}).stdout
+        for hash_seed in ("1", "2")]
+    assert told[0] == told[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["early-answer", "no-flush", "short-resync"])
+def test_a_mutant_is_caught(name: str) -> None:
+    outcomes = many(range(MUTANT_SEEDS_MAX), MUTANTS[name].scenario, mutant=name, seconds=60.0)
+    assert any(outcome.failure for outcome in outcomes)
+
+
+def cells(write: bool, first: int, values: list[int], began: float, ended: float) -> CellOperation:
+    return CellOperation(write, first, tuple(values), began, ended)
+
+
+def test_histories_of_cells_that_can_be_explained() -> None:
+    assert explained([], 2)
+    assert explained([cells(True, 0, [1, 1], 0, 1), cells(False, 1, [1], 2, 3)], 2)
+    assert explained([cells(True, 0, [1, 1], 0, FOREVER), cells(False, 0, [0, 0], 1, 2),
+                      cells(False, 0, [1, 1], 3, 4)], 2)
+
+
+def test_histories_of_cells_that_cannot() -> None:
+    torn = [cells(True, 0, [1, 1], 0, 5), cells(False, 0, [1, 0], 1, 2)]
+    back = [cells(True, 0, [1], 0, FOREVER), cells(False, 0, [1], 1, 2),
+            cells(False, 0, [0], 3, 4)]
+    lost = [cells(True, 0, [1], 0, 1), cells(True, 1, [2], 2, 3), cells(False, 0, [0, 2], 4, 5)]
+    assert [explained(history, 2) for history in (torn, back, lost)] == [False] * 3

@@ -1,0 +1,144 @@
+"""A world: managers, metadata services, storage nodes and clients on one wire, from one seed.
+
+Layer: tests. Numbers of processes: managers 1 to 9, storage from 10, metadata from 30, clients
+from 50 on; they are addresses, node ids and names in traces at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from luciole.clock import SeededEntropy
+from luciole.proto import mgmtd_pb2
+from luciole.routing import RoutingTable
+from luciole.rpc.interface import ServerCall
+from luciole.runtime import TrioRuntime
+from luciole.storage.engine.engine import Durability
+from luciole.tests.sim.disk import SimEngine, SimStore
+from luciole.tests.sim.process import (
+    ClientProcess,
+    ManagerProcess,
+    MetaProcess,
+    Process,
+    StorageProcess,
+)
+from luciole.tests.sim.schedule import chance_for, number_from
+from luciole.tests.sim.trace import Trace
+from luciole.tests.sim.wire import Wire
+
+SERVING = mgmtd_pb2.SERVING
+DISK_BYTES = 1 << 30
+START_TICKS = 300
+FOREVER = float("inf")
+
+
+class ViolationError(AssertionError):
+    """Something that may not be has happened."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a world is."""
+
+    nodes: int = 3
+    targets: int = 2  # of each node
+    replicas: int = 3
+    metas: int = 2
+    clients: int = 3
+    stripe: int = 2
+    durability: Durability = "process"
+    skew: float = 0.0  # clocks run up to so much faster or slower, as a fraction
+
+
+class World:
+    """Everything that is simulated."""
+
+    def __init__(self, nursery: trio.Nursery, seed: int, shape: Shape, trace: Trace) -> None:
+        self.nursery = nursery
+        self.seed = seed
+        self.shape = shape
+        self.trace = trace
+        self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.wire = Wire(nursery, chance_for(seed, "wire"), trace)
+        self.manager_addresses = ["sim:1"]
+        self.store = SimStore(TrioRuntime(entropy=SeededEntropy(number_from(seed, "store"))))
+        self.engines: dict[int, SimEngine] = {}
+        self.managers = [ManagerProcess(self, 1)]
+        self.storages = [
+            StorageProcess(self, number, self._disks(number))
+            for number in range(10, 10 + shape.nodes)]
+        self.metas = [MetaProcess(self, number) for number in range(30, 30 + shape.metas)]
+        self.clients = [ClientProcess(self, number) for number in range(50, 50 + shape.clients)]
+
+    @property
+    def servers(self) -> list[Process]:
+        """All processes but the clients."""
+        return [*self.managers, *self.storages, *self.metas]
+
+    def _disks(self, node: int) -> dict[int, SimEngine]:
+        made = {}
+        for number in range(self.shape.targets):
+            engine = SimEngine(capacity=DISK_BYTES, durability=self.shape.durability)
+            engine.chance = chance_for(self.seed, "disk", node, number)
+            made[node * 100 + number] = engine
+        self.engines.update(made)
+        return made
+
+    def skew(self, number: int) -> tuple[float, float]:
+        """(rate, offset in seconds) of a process's clock."""
+        chance = chance_for(self.seed, "clock", number)
+        return 1 + self.shape.skew * chance.uniform(-1, 1), chance.uniform(0, 1000)
+
+    def draw(self, *names: object) -> random.Random:
+        """A generator of its own for one part of the run."""
+        return chance_for(self.seed, *names)
+
+    async def start(self) -> None:
+        """Everything is up, chains are made, clients are connected."""
+        for process in [*self.managers, *self.storages]:
+            await process.start()
+        manager = self.managers[0].service
+        await self._until(lambda: len(manager._routing.targets) == len(self.engines))
+        await manager.create_chains(
+            mgmtd_pb2.CreateChainsRequest(replicas=self.shape.replicas), ServerCall(FOREVER))
+        for process in self.metas:
+            await process.start()
+        await self._until(lambda: all(
+            process.routing.version and process.routing.current().chains()
+            for process in self.metas))
+        for client in self.clients:
+            await client.start()
+            await client.client.connect()
+
+    @staticmethod
+    async def _until(ready: Callable[[], bool]) -> None:
+        for _ in range(START_TICKS):
+            if ready():
+                return
+            await trio.sleep(0.1)
+        raise ViolationError("the world does not start")
+
+    def violate(self, message: str) -> None:
+        """Notes what may not be, without ending the run at once."""
+        self.trace.note("VIOLATED", message)
+        self.violations.append(message)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """For the report."""
+        self.counts[what] += number
+
+    def table(self) -> RoutingTable:
+        """Routing as the manager has it."""
+        return RoutingTable(self.managers[0].service._routing)
+
+    def healed(self) -> bool:
+        """Whether every process is up and every target serves."""
+        return (all(process.up for process in self.servers)
+                and all(target.state == SERVING
+                        for chain in self.table().chains() for target in chain.targets))
