@@ -25,6 +25,7 @@ from luciole.log import get_logger
 from luciole.meta.cluster import ClusterView
 from luciole.meta.gc import Collector
 from luciole.meta.service import MetaService
+from luciole.mgmtd.primary import Primary
 from luciole.mgmtd.service import MgmtdService
 from luciole.process import FAILURE_PAUSE_S, Loop
 from luciole.proto import mgmtd_pb2, services
@@ -45,6 +46,7 @@ log = get_logger("process")
 WALL_START_NS = 1_700_000_000_000_000_000
 CLUSTER = "sim"
 LEASE_S = 4.0
+PRIMARY_LEASE_S = 2.0
 CLIENT_LEASE_S = 10.0
 HEARTBEAT_S = 0.8
 RESYNC_S = 0.5
@@ -193,15 +195,21 @@ class ManagerProcess(Process):
 
     async def open(self) -> Services:
         """See mgmtd/server.py."""
+        primary = Primary(
+            self.world.store, self.runtime, node_id=self.number, address=f"sim:{self.number}",
+            lease_seconds=PRIMARY_LEASE_S)
         self.service = MgmtdService(
-            self.world.store, self.runtime, cluster_id=CLUSTER, lease_seconds=LEASE_S,
-            client_lease_seconds=CLIENT_LEASE_S)
+            self.world.store, self.runtime, primary, cluster_id=CLUSTER, lease_seconds=LEASE_S,
+            client_lease_seconds=CLIENT_LEASE_S, start_grace_seconds=2 * LEASE_S)
         await self.service.start()
         return [(services.MGMTD, self.service)]
 
     def loops(self) -> list[Loop]:
         """See mgmtd/server.py."""
-        return [Loop("tick", TICK_S, self.service.tick)]
+        return [
+            Loop("campaign", PRIMARY_LEASE_S / 6, self.service.campaign),
+            Loop("tick", TICK_S, self.service.tick),
+        ]
 
 
 class MetaProcess(Process):
