@@ -3,6 +3,9 @@
 Layer: shell. Concurrency: handlers run on a thread per connection; two that touch one chunk meet
 in that chunk's lock (storage/chain.py), reads take none unless they find a pending version at the
 tail. Nothing else is shared but the routing, which is replaced whole.
+
+The fence is checked before a request and again before its answer: while the handler waited for a
+lock or a successor, the manager may have given this target's place away.
 """
 
 from __future__ import annotations
@@ -106,6 +109,7 @@ class StorageService:
             check_update(io, data)
             target = await self._head(io.chain)
             version = await self.replica.write(target, io, data, call)
+            self._fence.check()
         except FsError as failure:
             return storage_pb2.WriteResult(error=failure.to_proto())
         return storage_pb2.WriteResult(version=version.number, length=version.length)
@@ -121,6 +125,7 @@ class StorageService:
                 raise FsError(Kind.NOT_SERVING, "the target takes no writes now",
                               f"target {target.target_id}")
             version = await self.replica.accept(target, request, call.payload, call)
+            self._fence.check()
         except FsError as failure:
             return storage_pb2.ForwardReply(
                 result=storage_pb2.WriteResult(error=failure.to_proto()))
@@ -183,6 +188,7 @@ class StorageService:
             target, chain = await self._serving(io.chain)
             with target.damage.noticing(io.chunk_id):
                 outcome = await self._read_chunk(target, chain, io, buffer)
+            self._fence.check()
         except FsError as failure:
             return storage_pb2.ReadResult(error=failure.to_proto())
         return storage_pb2.ReadResult(
@@ -264,6 +270,7 @@ class StorageService:
         state = await target.engine.state(request.chunk_id)
         if state is not None and state.pending is not None:
             state = await self._settle_at_tail(target, chain, request.chunk_id)
+        self._fence.check()
         if state is None or state.committed is None:
             return storage_pb2.QueryVersionReply(found=False)
         return storage_pb2.QueryVersionReply(
