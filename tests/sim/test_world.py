@@ -12,7 +12,7 @@ from luciole.tests.sim.__main__ import MUTANT_SEEDS_MAX, many, replay_command
 from luciole.tests.sim.history import FOREVER, CellOperation, explained
 from luciole.tests.sim.mutants import MUTANTS
 
-QUICK_SEEDS = 50
+QUICK_SEEDS, QUICK_SECONDS = 50, 25.0
 SEEDS = int(os.environ.get("LUCIOLE_SIM_SEEDS", "500"))
 SECONDS = float(os.environ.get("LUCIOLE_SIM_SECONDS", "150"))
 
@@ -26,7 +26,7 @@ def all_hold(seeds: range, seconds: float) -> None:
 
 
 def test_every_world_holds() -> None:
-    all_hold(range(QUICK_SEEDS), 60.0)
+    all_hold(range(QUICK_SEEDS), QUICK_SECONDS)
 
 
 @pytest.mark.slow
