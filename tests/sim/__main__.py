@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from types import FrameType
@@ -46,7 +46,7 @@ def one(seed: int, scenario: str, mutant: str, keep_all: bool) -> Outcome:
 
 
 def many(
-    seeds: range, scenario: str = "", *, mutant: str = "", seconds: float = float("inf")
+    seeds: Sequence[int], scenario: str = "", *, mutant: str = "", seconds: float = float("inf")
 ) -> Iterator[Outcome]:
     """Runs seeds on two processes until all are done or the time is over; in order of ending."""
     deadline = time.monotonic() + seconds

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
-import trio.testing
 
 from luciole.client.core.layout import chunk_id
 from luciole.client.remote.chunks import ChunkClient
@@ -30,6 +29,7 @@ from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
 from luciole.storage.targets import Target, Targets
 from luciole.tests.sim.network import Network
+from luciole.tests.sim.schedule import run_seeded
 
 CHUNK = 64 * 1024
 SERVING, SYNCING, OFFLINE = mgmtd_pb2.SERVING, mgmtd_pb2.SYNCING, mgmtd_pb2.OFFLINE
@@ -261,15 +261,10 @@ def simulate(
     body: Callable[[SimCluster], Awaitable[None]], seed: int = 1, *, replicas: int = 3
 ) -> None:
     """Runs `body` on a fresh cluster under the mock clock, with the schedule of `seed`."""
-    trio_run: Any = trio._core._run
-    # The order in which trio runs ready tasks is drawn from this generator, and from nothing else.
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    trio_run._r = random.Random(seed)
-
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             with trio.fail_after(3600):
                 await body(SimCluster(nursery, seed, replicas=replicas))
             nursery.cancel_scope.cancel()
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    run_seeded(main, seed)

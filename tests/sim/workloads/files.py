@@ -46,7 +46,7 @@ class FileModel:
     late: list[set[int]] = field(default_factory=lambda: [set() for _ in range(CELLS)])
     lengths: set[int] = field(default_factory=lambda: {0})
     late_cuts: set[int] = field(default_factory=set)
-    late_ends: set[int] = field(default_factory=set)
+    late_ends: set[int] = field(default_factory=set)  # in bytes, as chunks do not end with cells
 
     def certain(self, op: Op) -> None:
         """It was acknowledged."""
@@ -66,7 +66,9 @@ class FileModel:
         if kind == "write":
             for i in range(first, end):
                 self.late[i].add(stamp)
-            self.late_ends.add(end)
+            # Of several chunks only the first may come, and the collector finds where they end.
+            borders = range((first * CELL // CHUNK + 1) * CHUNK, end * CELL, CHUNK)
+            self.late_ends |= {end * CELL, *borders}
         else:
             for i in range(first, CELLS):
                 self.late[i].add(0)
@@ -74,9 +76,8 @@ class FileModel:
 
     def length_may_be(self, length: int) -> bool:
         """Whether the file may be so long, in bytes."""
-        bases = self.lengths | self.late_cuts
-        allowed = bases | {max(base, end) for base in bases for end in self.late_ends}
-        return length in {cells * CELL for cells in allowed}
+        bases = {cells * CELL for cells in self.lengths | self.late_cuts}
+        return length in bases | {max(base, end) for base in bases for end in self.late_ends}
 
     def problem(self, first: int, data: bytes) -> str:
         """What cannot be, in `data` read from a cell on; empty when all may be."""

@@ -1,0 +1,11 @@
+"""Seeds that show what is open. The tests leave them out; whoever mends the fault removes them.
+
+Layer: tests. A seed is one history only as long as nothing in the services or here changes, so
+each says in words what happens.
+"""
+
+OPEN = {
+    409: "splits: 1001 heads chain 2 and stages a write that it cannot pass on; when all serve, the "
+         "preferred order makes it the tail, and asked for the committed version it commits what "
+         "no replica before it has: one replica reads the new bytes, the others the old",
+}
