@@ -11,6 +11,7 @@ import pytest
 from luciole.tests.sim.__main__ import MUTANT_SEEDS_MAX, many, replay_command
 from luciole.tests.sim.history import FOREVER, CellOperation, explained
 from luciole.tests.sim.mutants import MUTANTS
+from luciole.tests.sim.run import SCENARIOS, run_seed
 from luciole.tests.sim.seeds import OPEN
 
 QUICK_SEEDS, QUICK_SECONDS = 50, 25.0
@@ -33,6 +34,18 @@ def test_every_world_holds() -> None:
 @pytest.mark.slow
 def test_many_more_worlds_hold() -> None:
     all_hold(range(QUICK_SEEDS, SEEDS), SECONDS)
+
+
+# Seeds that found something once: (seed, scenario), and what it was.
+KEPT = [
+    (42, "storm"),  # a write that waited for its successor was answered by a fenced node
+]
+
+
+@pytest.mark.parametrize(("seed", "scenario"), KEPT)
+def test_what_was_found_stays_found(seed: int, scenario: str) -> None:
+    outcome = run_seed(seed, SCENARIOS[scenario])
+    assert not outcome.failure, f"{replay_command(outcome)}: {outcome.failure}"
 
 
 def test_a_seed_is_one_history_in_every_process() -> None:
