@@ -5,7 +5,7 @@ each says in words what happens.
 """
 
 OPEN = {
-    409: "splits: 1001 heads chain 2 and stages a write that it cannot pass on; when all serve, the "
-         "preferred order makes it the tail, and asked for the committed version it commits what "
+    409: "splits: 1001 heads chain 2 and stages a write that it cannot pass on; when all serve, "
+         "the preferred order makes it the tail; asked what is committed, it commits what "
          "no replica before it has: one replica reads the new bytes, the others the old",
 }
