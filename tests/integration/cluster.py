@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from luciole.deploy import mounts, processes
 from luciole.deploy.cluster_directory import ClusterDirectory
 
 COMMAND_SECONDS = 60
+# Below the ports that the kernel gives to clients, apart for each process of a test run.
+_PORT_BASES = itertools.count(12_000 + os.getpid() % 150 * 128, 32)
 needs_fuse = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse cannot be opened")
 
@@ -24,6 +27,7 @@ class Cluster:
 
     def __init__(self, root: Path) -> None:
         self.directory = ClusterDirectory(root / "cluster")
+        self.port_base = next(_PORT_BASES)
         self.mounts = [root / "mnt", root / "other mount é"]
         for place in self.mounts:
             place.mkdir()
@@ -37,8 +41,9 @@ class Cluster:
         return done.stdout + done.stderr if expect else done.stdout
 
     def up(self, *arguments: str) -> dict[str, object]:
+        # Ports of its own: what an earlier cluster left in the kernel is not this one's concern.
         text = self.luciole("up", str(self.directory.path), "--json", "--timeout", "40",
-                            *arguments)
+                            "--port-base", str(self.port_base), *arguments)
         found: dict[str, object] = json.loads(text)
         return found
 

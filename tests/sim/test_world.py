@@ -11,7 +11,8 @@ import pytest
 from luciole.tests.sim.__main__ import MUTANT_SEEDS_MAX, many, replay_command
 from luciole.tests.sim.history import FOREVER, CellOperation, explained
 from luciole.tests.sim.mutants import MUTANTS
-from luciole.tests.sim.run import SCENARIOS, run_seed
+from luciole.tests.sim.run import run_seed
+from luciole.tests.sim.scenarios import SCENARIOS
 from luciole.tests.sim.seeds import OPEN
 
 QUICK_SEEDS, QUICK_SECONDS = 50, 25.0
