@@ -7,8 +7,8 @@ each says in words what happens.
 OPEN = {
     394: "pairs: a chunk is removed while its head holds an update that it could not pass on; the "
          "update stays pending there, and the chunk on that replica alone: fsck reports an orphan",
-    492: "splits: a cell of a file that was written and acknowledged reads as zeros, as if a cut or a "
-         "removal had come late; not traced yet",
+    492: "splits: a cell of a file that was written and acknowledged reads as zeros, as if a cut "
+         "or a removal had come late; not traced yet",
     409: "splits: 1001 heads chain 2 and stages a write that it cannot pass on; when all serve, "
          "the preferred order makes it the tail; asked what is committed, it commits what "
          "no replica before it has: one replica reads the new bytes, the others the old",
