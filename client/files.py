@@ -57,7 +57,6 @@ class OpenFile:
         self._reported = True
         self._written_end = 0
         self._mtime_ns = 0
-        self._dirty_chains: set[int] = set()
         self._buffer = WriteBuffer(
             runtime, self._send, chunk_size=inode.layout.chunk_size, limit=write_limit,
             spawn=spawn)
@@ -95,7 +94,7 @@ class OpenFile:
         return merged
 
     async def _send(self, offset: int, data: memoryview) -> None:
-        self._dirty_chains |= await self._chunks.write(self.inode, offset, data)
+        await self._chunks.write(self.inode, offset, data)
 
     async def write(self, handle: Handle, offset: int, data: memoryview) -> None:
         """Writes at an offset; the bytes may still be on their way on return."""
@@ -143,16 +142,14 @@ class OpenFile:
                 await self._end_session(handle)
 
     async def fsync(self, handle: Handle | None) -> None:
-        """As flush, and durable against power loss on every replica."""
+        """As flush, and durable against power loss on every replica.
+
+        All of the file counts, also what was written through handles that are closed by now, or on
+        other clients: so every chain that holds a part of it is asked, whoever wrote there.
+        """
         async with self._runtime.lock(self._lock_key):
             await self._buffer.drain()
-            chains, self._dirty_chains = self._dirty_chains, set()
-            try:
-                if chains:
-                    await self._chunks.sync(chains)
-            except FsError:
-                self._dirty_chains |= chains
-                raise
+            await self._chunks.sync(self._chunks.chains_below(self.inode.layout, self.length))
             if not self._reported and handle is not None:
                 await self._need_session(handle)
                 reply = await self._meta.change(services.META_FSYNC, meta_pb2.FsyncRequest(

@@ -297,9 +297,14 @@ class Operations:
             return
         for handle in handles:
             handle.registered = True
-        await self._meta.ask(services.META_HOLD, meta_pb2.HoldRequest(
-            client_id=self._meta.client_id,
-            sessions=[self._session_of(handle) for handle in handles]))
+        try:
+            await self._meta.ask(services.META_HOLD, meta_pb2.HoldRequest(
+                client_id=self._meta.client_id,
+                sessions=[self._session_of(handle) for handle in handles]))
+        except FsError:
+            for handle in handles:
+                handle.registered = False  # the next round tries again
+            raise
 
     async def close_all(self) -> None:
         """Ends every handle, for an unmount. Failures of single files are not raised."""

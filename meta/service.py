@@ -37,7 +37,6 @@ from luciole.runtime import Runtime
 
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
-ReadOperation = Callable[[Transaction, RequestT], Awaitable[ReplyT]]
 TRIM_ATTEMPTS = 5
 
 

@@ -102,6 +102,10 @@ class ChunkClient:
         """Chains that a file's chunks may lie on."""
         return chains_of(layout, self._table_of(layout))
 
+    def chains_below(self, layout: meta_pb2.Layout, length: int) -> list[int]:
+        """Chains that may hold something of a file's first `length` bytes."""
+        return self.chains(layout)[: -(-length // layout.chunk_size)]
+
     # Writing.
 
     async def write(self, inode: meta_pb2.Inode, offset: int, data: memoryview) -> set[int]:
@@ -289,8 +293,7 @@ class ChunkClient:
         """Removes every chunk of files whose recorded length is exact."""
         ranges: dict[int, list[storage_pb2.ChunkRange]] = {}
         for inode in inodes:
-            chunks = -(-inode.length // inode.layout.chunk_size)
-            for chain_id in self.chains(inode.layout)[:chunks]:
+            for chain_id in self.chains_below(inode.layout, inode.length):
                 ranges.setdefault(chain_id, []).append(_range(inode.inode_id, 0))
         await self._remove(ranges)
 
