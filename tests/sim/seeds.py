@@ -5,6 +5,8 @@ each says in words what happens.
 """
 
 OPEN = {
+    287: "storm: two clients read one file differently at the end, since fsync asks every chain of "
+         "a file (histories moved then, the others may hold now); not traced yet",
     394: "pairs: a chunk is removed while its head holds an update that it could not pass on; the "
          "update stays pending there, and the chunk on that replica alone: fsck reports an orphan",
     492: "splits: a cell of a file that was written and acknowledged reads as zeros, as if a cut "
