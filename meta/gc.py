@@ -6,7 +6,8 @@ be repeated, so that collectors of several servers only cost each other conflict
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 
 import msgspec
@@ -63,7 +64,7 @@ class Collector:
         await self._each(schema.UNREPORTED, self._recover_length, done)
         return done
 
-    async def _pages(self, list_prefix: bytes) -> AsyncIterator[list[KeyValue]]:
+    async def _pages(self, list_prefix: bytes) -> AsyncGenerator[list[KeyValue], None]:
         after = b""
         while True:
             rows = await self._kv.run(
@@ -79,14 +80,24 @@ class Collector:
         step: Callable[[bytes, bytes, Collected], Awaitable[None]],
         done: Collected,
     ) -> None:
-        async for rows in self._pages(list_prefix):
-            for row in rows:
-                try:
-                    await step(row.key, row.value, done)
-                except FsError as failure:
-                    done.failures += 1
-                    log.info("collect_later", list=list_prefix.decode(),
-                             inode=schema.inode_id_of(row.key), error=str(failure))
+        async with aclosing(self._pages(list_prefix)) as pages:
+            async for rows in pages:
+                for row in rows:
+                    await self._attempt(list_prefix, row, step, done)
+
+    async def _attempt(
+        self,
+        list_prefix: bytes,
+        row: KeyValue,
+        step: Callable[[bytes, bytes, Collected], Awaitable[None]],
+        done: Collected,
+    ) -> None:
+        try:
+            await step(row.key, row.value, done)
+        except FsError as failure:
+            done.failures += 1
+            log.info("collect_later", list=list_prefix.decode(),
+                     inode=schema.inode_id_of(row.key), error=str(failure))
 
     async def _condemn(self, key: bytes, value: bytes, done: Collected) -> None:
         before_ns = self._runtime.clock.wall_ns() - self._grace_ns
@@ -98,17 +109,18 @@ class Collector:
 
     async def _free_all(self, done: Collected) -> None:
         """Frees the garbage list by pages: one message per chain and page."""
-        async for rows in self._pages(schema.GARBAGE):
-            inodes = [schema.decode(row.value, meta_pb2.Inode, repr(row.key)) for row in rows]
-            try:
-                await self._chunks.remove_all(inodes)
-                await self._kv.run(
-                    partial(garbage.forget, inode_ids=[inode.inode_id for inode in inodes]))
-            except FsError as failure:
-                done.failures += len(rows)
-                log.info("free_later", files=len(rows), error=str(failure))
-                return
-            done.freed += len(rows)
+        async with aclosing(self._pages(schema.GARBAGE)) as pages:
+            async for rows in pages:
+                inodes = [schema.decode(row.value, meta_pb2.Inode, repr(row.key)) for row in rows]
+                try:
+                    await self._chunks.remove_all(inodes)
+                    await self._kv.run(
+                        partial(garbage.forget, inode_ids=[inode.inode_id for inode in inodes]))
+                except FsError as failure:
+                    done.failures += len(rows)
+                    log.info("free_later", files=len(rows), error=str(failure))
+                    return
+                done.freed += len(rows)
 
     async def _inode(self, key: bytes) -> meta_pb2.Inode:
         """The inode that a list's key names; an empty one when it is gone."""
