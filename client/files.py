@@ -11,7 +11,9 @@ take it only to let buffered writes leave first. The lock is never held over ano
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from luciole.client.core.layout import check_size
 from luciole.client.remote.chunks import ChunkClient
@@ -19,7 +21,11 @@ from luciole.client.remote.meta import MetaClient
 from luciole.client.write_buffer import Spawn, WriteBuffer
 from luciole.errors import FsError, Kind
 from luciole.proto import meta_pb2, services
+from luciole.proto.method import Method
 from luciole.runtime import Runtime
+
+REPORT_ATTEMPTS = 8
+ReportT = TypeVar("ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest)
 
 
 @dataclass
@@ -56,6 +62,7 @@ class OpenFile:
         self.handles: dict[int, Handle] = {}
         self._reported = True
         self._written_end = 0
+        self._overtaken_end = 0  # written here under an earlier truncate version
         self._mtime_ns = 0
         self._buffer = WriteBuffer(
             runtime, self._send, chunk_size=inode.layout.chunk_size, limit=write_limit,
@@ -79,7 +86,9 @@ class OpenFile:
         if inode.trim_pending:
             return
         if inode.truncate_version > self.inode.truncate_version:
-            self._written_end = 0  # another client cut the file: our old end is void
+            # Another client cut the file, before or after what was written here.
+            self._overtaken_end = max(self._overtaken_end, self._written_end)
+            self._written_end = 0
         self.inode = inode
 
     def overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
@@ -151,12 +160,47 @@ class OpenFile:
             await self._buffer.drain()
             await self._chunks.sync(self._chunks.chains_below(self.inode.layout, self.length))
             if not self._reported and handle is not None:
+                await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+
+    async def _report(
+        self, handle: Handle, method: Method[ReportT, meta_pb2.InodeReply],
+        message: Callable[..., ReportT],
+    ) -> None:
+        """Tells the service how far was written here, until the report counts.
+
+        It does not if another client cut the file meanwhile, or if the service lost the session.
+        """
+        failure = FsError(Kind.BUSY, "the file is cut by others all the time",
+                          f"inode {self.inode.inode_id}")
+        for _ in range(REPORT_ATTEMPTS):
+            try:
                 await self._need_session(handle)
-                reply = await self._meta.change(services.META_FSYNC, meta_pb2.FsyncRequest(
+                await self._place_overtaken()
+                reply = await self._meta.change(method, message(
                     inode_id=self.inode.inode_id, session_id=handle.session_id,
                     hint=self._hint()))
+            except FsError as error:
+                if error.kind != Kind.NO_SESSION:
+                    raise
+                handle.session_open, failure = False, error
+                continue
+            handle.session_open = method is not services.META_CLOSE
+            self.refresh(reply.inode)
+            if not self._overtaken_end:
                 self._reported = True
-                self.refresh(reply.inode)
+                return
+        raise failure
+
+    async def _place_overtaken(self) -> None:
+        """Finds out which of the bytes written here another client's cut has left.
+
+        A cut that is finished took everything off the chains that was there before: what they hold
+        beyond the new length was written after it.
+        """
+        if self._overtaken_end > self.inode.length:
+            end = min(self._overtaken_end, await self._chunks.data_end(self.inode))
+            self._written_end = max(self._written_end, end)
+        self._overtaken_end = 0
 
     def _hint(self) -> meta_pb2.LengthHint:
         return meta_pb2.LengthHint(
@@ -164,21 +208,8 @@ class OpenFile:
             mtime_ns=0 if self._reported else self._mtime_ns)
 
     async def _end_session(self, handle: Handle) -> None:
-        """Closes the session with the last report, also if the service lost it meanwhile."""
-        request = meta_pb2.CloseRequest(
-            inode_id=self.inode.inode_id, session_id=handle.session_id, hint=self._hint())
-        try:
-            await self._need_session(handle)
-            reply = await self._meta.change(services.META_CLOSE, request)
-        except FsError as failure:
-            if failure.kind != Kind.NO_SESSION:
-                raise
-            handle.session_open = False
-            await self._need_session(handle)
-            reply = await self._meta.change(services.META_CLOSE, request)
-        handle.session_open = False
-        self._reported = True
-        self.refresh(reply.inode)
+        """Closes the session with the last report."""
+        await self._report(handle, services.META_CLOSE, meta_pb2.CloseRequest)
 
     async def close(self, handle: Handle) -> None:
         """The handle is gone. Raises what its last writes could not do."""
@@ -203,7 +234,7 @@ class OpenFile:
                 request.session_id = handle.session_id
             request.hint.CopyFrom(self._hint())
             reply = await self._meta.change(services.META_TRUNCATE, request)
-            self._written_end = 0
+            self._written_end = self._overtaken_end = 0
             self._reported = True
             self.inode = reply.inode
             return reply.inode

@@ -6,7 +6,7 @@ be repeated, so that collectors of several servers only cost each other conflict
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -108,19 +108,35 @@ class Collector:
             lambda txn: garbage.condemn(txn, inode_id, before_ns))
 
     async def _free_all(self, done: Collected) -> None:
-        """Frees the garbage list by pages: one message per chain and page."""
+        """Frees the garbage list by pages: one message per chain and page.
+
+        After the grace period every file is looked at again: a write that its client had given up
+        may have come in the meantime.
+        """
         async with aclosing(self._pages(schema.GARBAGE)) as pages:
             async for rows in pages:
-                inodes = [schema.decode(row.value, meta_pb2.Inode, repr(row.key)) for row in rows]
-                try:
-                    await self._chunks.remove_all(inodes)
-                    await self._kv.run(
-                        partial(garbage.forget, inode_ids=[inode.inode_id for inode in inodes]))
-                except FsError as failure:
-                    done.failures += len(rows)
-                    log.info("free_later", files=len(rows), error=str(failure))
+                if not await self._free(rows, done, again=False):
                     return
                 done.freed += len(rows)
+        too_young = garbage.freed_key(self._runtime.clock.wall_ns() - self._grace_ns, 0)
+        async with aclosing(self._pages(schema.FREED)) as pages:
+            async for rows in pages:
+                old = [row for row in rows if row.key < too_young]
+                if not await self._free(old, done, again=True) or len(old) < len(rows):
+                    return
+
+    async def _free(self, rows: Sequence[KeyValue], done: Collected, *, again: bool) -> bool:
+        inodes = [schema.decode(row.value, meta_pb2.Inode, repr(row.key)) for row in rows]
+        try:
+            await self._chunks.remove_all(inodes, everywhere=again)
+            await self._kv.run(
+                partial(garbage.forget, keys=[row.key for row in rows]) if again else
+                partial(garbage.freed, inodes=inodes, now_ns=self._runtime.clock.wall_ns()))
+        except FsError as failure:
+            done.failures += len(rows)
+            log.info("free_later", files=len(rows), error=str(failure))
+            return False
+        return True
 
     async def _inode(self, key: bytes) -> meta_pb2.Inode:
         """The inode that a list's key names; an empty one when it is gone."""
@@ -139,10 +155,9 @@ class Collector:
         inode = await self._inode(key)
         if inode.inode_id:
             if inode.ctime_ns > self._runtime.clock.wall_ns() - self._grace_ns:
-                # A server may be at it: once it has answered, the client writes behind the cut,
-                # and a second trim that came late would take those bytes.
-                return
-            await self._chunks.trim(inode)
+                return  # the server that cut it is at it
+            await self._chunks.trim(inode, lambda: self._kv.run(
+                lambda txn: truncate.is_pending(txn, inode_id, inode.truncate_version)))
         await self._kv.run(
             lambda txn: truncate.trim_done(txn, inode_id, inode.truncate_version))
         done.trimmed += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from luciole.proto import meta_pb2
@@ -11,14 +11,22 @@ from luciole.proto import meta_pb2
 class Chunks(Protocol):
     """The chunks of files, on their chains. Every method may be repeated."""
 
-    async def trim(self, inode: meta_pb2.Inode) -> None:
-        """Removes everything beyond `inode.length`. Raises FsError when a chain is out of reach."""
+    async def trim(
+        self, inode: meta_pb2.Inode, pending: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Removes everything beyond `inode.length`, unless `pending`, asked when it is known what
+        that is, says that this cut is finished. Raises FsError when a chain is out of reach.
+        """
 
     async def data_end(self, inode: meta_pb2.Inode) -> int:
         """The end of the last byte that any chain holds of the file."""
 
-    async def remove_all(self, inodes: Sequence[meta_pb2.Inode]) -> None:
-        """Removes every chunk of files whose recorded length is exact."""
+    async def remove_all(
+        self, inodes: Sequence[meta_pb2.Inode], *, everywhere: bool = False
+    ) -> None:
+        """Removes every chunk of files whose recorded length is exact; `everywhere`: also where
+        none should be.
+        """
 
 
 class Cluster(Protocol):

@@ -187,13 +187,17 @@ class MetaService:
 
     async def close(self, request: meta_pb2.CloseRequest, call: Call) -> meta_pb2.InodeReply:
         """Ends a session with the writer's last report."""
-        return await self._change(
+        reply = await self._change(
             request.request_id, meta_pb2.InodeReply, lambda txn: open_file.close(txn, request))
+        await self._finish_trim(reply.inode)
+        return reply
 
     async def fsync(self, request: meta_pb2.FsyncRequest, call: Call) -> meta_pb2.InodeReply:
         """Makes the length known."""
-        return await self._change(
+        reply = await self._change(
             request.request_id, meta_pb2.InodeReply, lambda txn: open_file.fsync(txn, request))
+        await self._finish_trim(reply.inode)
+        return reply
 
     async def truncate(self, request: meta_pb2.TruncateRequest, call: Call) -> meta_pb2.InodeReply:
         """Sets the length; on return nothing beyond it is left on any chain."""
@@ -218,7 +222,8 @@ class MetaService:
     async def _finish_trim(self, inode: meta_pb2.Inode) -> None:
         """Removes what lies beyond the length of a file that was cut."""
         if inode.trim_pending:
-            await self._chunks.trim(inode)
+            await self._chunks.trim(inode, lambda: self._kv.run(
+                lambda txn: truncate.is_pending(txn, inode.inode_id, inode.truncate_version)))
             await self._kv.run(
                 lambda txn: truncate.trim_done(txn, inode.inode_id, inode.truncate_version))
             inode.trim_pending = False

@@ -924,6 +924,10 @@ STORAGE_SYNC_DONE: Method[storage_pb2.SyncDoneRequest, common_pb2.Empty] = Metho
     "Storage", "SyncDone", "sync_done", 3, 8,
     storage_pb2.SyncDoneRequest, common_pb2.Empty,
 )
+STORAGE_REMOVE_LISTED: Method[storage_pb2.RemoveListedRequest, storage_pb2.RemoveListedReply] = Method(
+    "Storage", "RemoveListed", "remove_listed", 3, 9,
+    storage_pb2.RemoveListedRequest, storage_pb2.RemoveListedReply,
+)
 STORAGE = _service("Storage", 3, (
     STORAGE_WRITE,
     STORAGE_FORWARD,
@@ -933,6 +937,7 @@ STORAGE = _service("Storage", 3, (
     STORAGE_SYNC,
     STORAGE_LIST_CHUNKS,
     STORAGE_SYNC_DONE,
+    STORAGE_REMOVE_LISTED,
 ))
 
 
@@ -970,6 +975,10 @@ class StorageService(Protocol):
     async def sync_done(
         self, request: storage_pb2.SyncDoneRequest, call: Call
     ) -> common_pb2.Empty: ...
+
+    async def remove_listed(
+        self, request: storage_pb2.RemoveListedRequest, call: Call
+    ) -> storage_pb2.RemoveListedReply: ...
 
 
 class StorageStub:
@@ -1087,5 +1096,19 @@ class StorageStub:
         """Calls Storage.SyncDone."""
         return await self.caller.call(
             STORAGE_SYNC_DONE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def remove_listed(
+        self,
+        request: storage_pb2.RemoveListedRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[storage_pb2.RemoveListedReply], Sequence[memoryview]] | None = None,
+    ) -> storage_pb2.RemoveListedReply:
+        """Calls Storage.RemoveListed."""
+        return await self.caller.call(
+            STORAGE_REMOVE_LISTED, request,
             timeout=timeout, payload=payload, sink=sink,
         )

@@ -40,7 +40,7 @@ class UpdateTag(_message.Message):
     def __init__(self, client_id: _Optional[bytes] = ..., channel: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class WriteIO(_message.Message):
-    __slots__ = ("chain", "chunk_id", "chunk_size", "kind", "offset", "length", "checksums", "tag")
+    __slots__ = ("chain", "chunk_id", "chunk_size", "kind", "offset", "length", "checksums", "tag", "if_versions")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class WriteIO(_message.Message):
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    IF_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     chain: VersionedChain
     chunk_id: bytes
     chunk_size: int
@@ -57,7 +58,8 @@ class WriteIO(_message.Message):
     length: int
     checksums: _containers.RepeatedScalarFieldContainer[int]
     tag: UpdateTag
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., chunk_size: _Optional[int] = ..., kind: _Optional[_Union[UpdateKind, str]] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ..., tag: _Optional[_Union[UpdateTag, _Mapping]] = ...) -> None: ...
+    if_versions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., chunk_size: _Optional[int] = ..., kind: _Optional[_Union[UpdateKind, str]] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ..., tag: _Optional[_Union[UpdateTag, _Mapping]] = ..., if_versions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WriteResult(_message.Message):
     __slots__ = ("error", "version", "length")
@@ -84,24 +86,28 @@ class WriteReply(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[WriteResult, _Mapping]]] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
-    __slots__ = ("io", "version", "base_version", "syncing", "data")
+    __slots__ = ("io", "version", "base_version", "syncing", "link", "data")
     IO_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SYNCING_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     io: WriteIO
     version: int
     base_version: int
     syncing: bool
+    link: int
     data: bytes
-    def __init__(self, io: _Optional[_Union[WriteIO, _Mapping]] = ..., version: _Optional[int] = ..., base_version: _Optional[int] = ..., syncing: _Optional[bool] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, io: _Optional[_Union[WriteIO, _Mapping]] = ..., version: _Optional[int] = ..., base_version: _Optional[int] = ..., syncing: _Optional[bool] = ..., link: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ForwardReply(_message.Message):
-    __slots__ = ("result",)
+    __slots__ = ("result", "link")
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     result: WriteResult
-    def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ...) -> None: ...
+    link: int
+    def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ..., link: _Optional[int] = ...) -> None: ...
 
 class ReadIO(_message.Message):
     __slots__ = ("chain", "chunk_id", "offset", "length", "relaxed", "version")
@@ -186,6 +192,20 @@ class RemoveRangesReply(_message.Message):
     removed: int
     ranges_done: int
     def __init__(self, removed: _Optional[int] = ..., ranges_done: _Optional[int] = ...) -> None: ...
+
+class RemoveListedRequest(_message.Message):
+    __slots__ = ("chain", "chunks")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    chunks: _containers.RepeatedCompositeFieldContainer[ChunkInfo]
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunks: _Optional[_Iterable[_Union[ChunkInfo, _Mapping]]] = ...) -> None: ...
+
+class RemoveListedReply(_message.Message):
+    __slots__ = ("kept",)
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    kept: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, kept: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class SyncRequest(_message.Message):
     __slots__ = ("chains",)

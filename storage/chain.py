@@ -13,6 +13,8 @@ and acknowledge alone. So it gives up, the client tries again, and the new head 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from luciole.errors import FsError, Kind, Retry
@@ -72,6 +74,7 @@ class ChainReplica:
         self._runtime = runtime
         self._routing = routing
         self._peers = peers
+        self._link = Link(runtime.clock.wall_ns())
 
     def lock_key(self, target: Target, chunk_id: bytes) -> tuple[int, bytes]:
         """The key of the chunk's lock."""
@@ -95,37 +98,40 @@ class ChainReplica:
                     return known
             if state is None and io.kind == storage_pb2.REMOVE:
                 return Version(0, 0, removed=True)
-            if io.kind == storage_pb2.TRUNCATE:
-                has = state.committed if state else None
-                if has is None or has.length <= io.length:
-                    return has or Version(0, 0)  # short enough already
-            base = state.committed.number if state and state.committed else 0
+            committed = state.committed if state else None
+            if io.kind == storage_pb2.TRUNCATE and not _cuts(io, committed):
+                return committed or Version(0, 0)
+            base = committed.number if committed else 0
             return await self._apply(
-                target, Staged(io, next_version(base, io.chain.version), base, data), call)
+                target, Staged(io, self._next(target, base, io.chain), base, data), call)
+
+    @staticmethod
+    def _next(target: Target, base: int, chain: storage_pb2.VersionedChain) -> int:
+        return next_version(base, target.engine.removed_up_to, chain.version)
 
     async def remove(
-        self, target: Target, listed: ChunkState, chain: storage_pb2.VersionedChain, call: Call
+        self, target: Target, chunk_id: bytes, versions: Collection[int],
+        chain: storage_pb2.VersionedChain, call: Call,
     ) -> bool:
-        """The head's part in a removal; returns whether the chunk is gone.
+        """The head's part in a removal of listed versions; returns whether the chunk is gone.
 
         A chunk that was written or made again after it was listed stays: whoever asked for the
         removal may have given up long ago.
         """
-        async with self._runtime.lock(self.lock_key(target, listed.chunk_id)):
+        async with self._runtime.lock(self.lock_key(target, chunk_id)):
             self.check_chain(target, chain)
-            state = await target.engine.state(listed.chunk_id)
+            state = await target.engine.state(chunk_id)
             if state is not None and state.pending is not None:
                 state = await self.settle(target, state, chain, call)
             if state is None or state.committed is None:
                 return True
             number = state.committed.number
-            if all(version is None or version.number != number
-                   for version in (listed.committed, listed.pending)):
+            if number not in versions:
                 return False
             io = storage_pb2.WriteIO(
-                chain=chain, chunk_id=listed.chunk_id, chunk_size=CHUNK_SIZE_MAX,
+                chain=chain, chunk_id=chunk_id, chunk_size=CHUNK_SIZE_MAX,
                 kind=storage_pb2.REMOVE)
-            staged = Staged(io, next_version(number, chain.version), number, memoryview(b""))
+            staged = Staged(io, self._next(target, number, chain), number, memoryview(b""))
             await self._apply(target, staged, call)
             return True
 
@@ -149,11 +155,13 @@ class ChainReplica:
         tag = tag_of(io)
         async with self._runtime.lock(self.lock_key(target, io.chunk_id)):
             self.check_chain(target, io.chain)
+            if target.links.overtaken(io.chain.version, request.link):
+                # While it waited for the lock: if its sender still waits too, it sends it anew.
+                raise FsError(Kind.BUSY, "the sender has given up a call of this link",
+                              f"chunk {io.chunk_id.hex()}")
             state = await target.engine.state(io.chunk_id)
             committed = state.committed if state else None
-            received = committed is not None and target.received.has(
-                io.chain.version, io.chunk_id, committed.number)
-            judgement = judge(state, request, tag, received=received)
+            judgement = judge(state, request, tag)
             if judgement is Judgement.DISAGREE:
                 has = committed.number if committed else 0
                 raise FsError(Kind.MISSING_UPDATE, f"version {request.version} cannot follow "
@@ -161,16 +169,17 @@ class ChainReplica:
             if judgement is Judgement.DONE:
                 return committed or Version(request.version, 0, removed=True)
             staged = Staged(io, request.version, request.base_version, data)
-            version = await self._apply(target, staged, call)
-            if request.syncing:
-                target.received.note(io.chain.version, io.chunk_id, version.number)
-            return version
+            return await self._apply(target, staged, call)
 
     async def _apply(self, target: Target, staged: Staged, call: Call) -> Version:
         chunk_id = staged.io.chunk_id
         with target.damage.noticing(chunk_id):
             await target.engine.stage(chunk_id, staged.version, update_of(staged.io), staged.data)
-        await self._pass_on(target, staged, call)
+        try:
+            await self._pass_on(target, staged, call)
+        except FsError:
+            target.unsettled.add(bytes(chunk_id))  # nobody may ever come back to it
+            raise
         return await target.engine.commit(chunk_id, staged.version)
 
     async def orphaned(
@@ -303,8 +312,46 @@ class ChainReplica:
     async def _send(
         self, stub: StorageStub, message: storage_pb2.ForwardRequest, data: memoryview, call: Call
     ) -> storage_pb2.WriteResult:
-        remaining = max(0.001, call.deadline - self._runtime.clock.now())
-        reply = await stub.forward(
-            message, timeout=remaining, payload=[data] if len(data) else [])
-        return reply.result
+        while True:
+            remaining = max(0.001, call.deadline - self._runtime.clock.now())
+            message.link = self._link.current
+            try:
+                reply = await stub.forward(
+                    message, timeout=remaining, payload=[data] if len(data) else [])
+            except FsError:
+                self._link.give_up()  # it may be on its way still
+                raise
+            if not reply.link:
+                return reply.result
+            # Another call was given up while this one was under way.
+            self._link.overtake(reply.link)
 
+
+class Link:
+    """The link number of this process (core/replica.py: `Links`), shared by all its calls.
+
+    It starts at the clock, so that a process is ahead of the one that it replaces; if the clock
+    was set back, the first refusal puts that right.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._guard = threading.Lock()
+        self.current = start
+
+    def give_up(self) -> None:
+        """A call ended without an answer."""
+        with self._guard:
+            self.current += 1
+
+    def overtake(self, seen: int) -> None:
+        """A successor refused all up to below `seen`."""
+        with self._guard:
+            if self.current < seen:
+                self.current = seen + 1
+
+
+def _cuts(io: storage_pb2.WriteIO, committed: Version | None) -> bool:
+    """Whether a truncation changes anything; what was written since it was decided stays."""
+    if committed is None or committed.length <= io.length:
+        return False
+    return not io.if_versions or committed.number in io.if_versions

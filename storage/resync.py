@@ -73,7 +73,6 @@ class Resync:
         self._pace = Pace(runtime, bytes_per_second)
         self._walks: dict[int, Walk] = {}  # chain id -> the walk under way
         self._finished: dict[int, tuple[int, float]] = {}  # chain id -> (version walked, when)
-        self._settled: dict[int, int] = {}  # chain id -> chain version that was swept
 
     async def run_once(self) -> int:
         """Walks every chain that needs it now, some at a time; returns how many walks ended."""
@@ -107,48 +106,6 @@ class Resync:
         del self._walks[chain.chain_id]
         log.info("resync_done", chain=chain.chain_id, target=follower, chunks=target.resync_done)
         return True
-
-    async def settle_once(self) -> int:
-        """Settles updates of unknown fate on chains that this process newly heads.
-
-        After a crash a writer may never come back to a chunk: this finds what it left pending.
-        Returns how many were settled.
-        """
-        settled = 0
-        for target in self._targets.all():
-            if not target.chain_id:
-                continue
-            chain = self._routing.current().chain(target.chain_id)
-            serving = serving_targets(chain)
-            if not serving or serving[0] != target.target_id \
-                    or self._settled.get(chain.chain_id) == chain.version:
-                continue
-            settled += await self._sweep(target, chain)
-            self._settled[chain.chain_id] = chain.version
-        return settled
-
-    async def _sweep(self, target: Target, chain: mgmtd_pb2.Chain) -> int:
-        begin, more, settled = b"", True, 0
-        while more:
-            states, more = await target.engine.list(begin, None, PAGE)
-            for state in states:
-                if state.pending is not None:
-                    settled += await self._settle_one(target, chain, state.chunk_id)
-            if states:
-                begin = states[-1].chunk_id + b"\0"
-        return settled
-
-    async def _settle_one(
-        self, target: Target, chain: mgmtd_pb2.Chain, chunk_id: bytes
-    ) -> bool:
-        call = ServerCall(self._runtime.clock.now() + CALL_TIMEOUT_S)
-        wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
-        async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
-            state = await target.engine.state(chunk_id)
-            if state is None or state.pending is None:
-                return False  # its writer was still at it
-            await self._replica.settle(target, state, wanted, call)
-            return True
 
     def _due(self, table: RoutingTable) -> Iterator[tuple[Target, mgmtd_pb2.Chain, int]]:
         for target in self._targets.all():
@@ -268,7 +225,7 @@ class Resync:
             io = storage_pb2.WriteIO(
                 chain=chain, chunk_id=chunk_id, chunk_size=CHUNK_SIZE_MAX,
                 kind=storage_pb2.REMOVE)
-            return Staged(io, next_version(0, chain.version), 0, memoryview(b""))
+            return Staged(io, next_version(0, 0, chain.version), 0, memoryview(b""))
         io, data = await self._replica.whole_chunk(target, state, pending=False)
         io.chain.CopyFrom(chain)
         return Staged(io, state.committed.number, 0, data)

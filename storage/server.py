@@ -22,6 +22,7 @@ from luciole.storage.repair import Repair
 from luciole.storage.resync import Resync
 from luciole.storage.scrub import STEP_S, Scrub
 from luciole.storage.service import StorageService
+from luciole.storage.settling import Settling
 from luciole.storage.targets import Target, Targets
 
 RELEASE_S = 60.0  # room of removed chunks is back on the disk after two of these
@@ -45,6 +46,7 @@ def serve(config: StorageConfig) -> None:
         ports_of_chains = (runtime, targets, node.routing, node.connections, service.replica)
         resync = Resync(*ports_of_chains, bytes_per_second=config.resync_bytes_per_second)
         repair = Repair(*ports_of_chains)
+        settling = Settling(runtime, targets, node.routing, service.replica)
         scrub = Scrub(
             runtime, targets, bytes_per_second=config.scrub_bytes_per_second,
             interval_seconds=config.scrub_interval_seconds)
@@ -68,7 +70,7 @@ def serve(config: StorageConfig) -> None:
                 Loop("heartbeat", config.heartbeat_seconds, member.beat),
                 Loop("routing", 0, follow_routing),
                 Loop("resync", config.resync_interval_seconds, resync.run_once),
-                Loop("settle", config.resync_interval_seconds, resync.settle_once),
+                Loop("settle", config.resync_interval_seconds, settling.run_once),
                 Loop("repair", config.resync_interval_seconds, repair.run_once),
                 Loop("scrub", STEP_S, scrub.run_once),
                 Loop("release", RELEASE_S, release),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.services import Call
-from luciole.routing import serving_targets, successor
+from luciole.routing import WRITTEN, serving_targets, successor
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica
 from luciole.storage.core.replica import needs_tail, reads_pending
@@ -82,6 +82,14 @@ class StorageService:
                           f"target {target.target_id}")
         return target, chain
 
+    async def _written(self, wanted: storage_pb2.VersionedChain) -> Target:
+        """A target that writes reach: it serves, or catches up."""
+        target, _, state = await self._member(wanted)
+        if state not in WRITTEN:
+            raise FsError(Kind.NOT_SERVING, "the target takes no writes now",
+                          f"target {target.target_id}")
+        return target
+
     async def _head(self, wanted: storage_pb2.VersionedChain) -> Target:
         target, chain = await self._serving(wanted)
         if serving_targets(chain)[0] != target.target_id:
@@ -120,10 +128,10 @@ class StorageService:
         """Takes an update from the predecessor."""
         try:
             check_update(request.io, call.payload)
-            target, _, state = await self._member(request.io.chain)
-            if state not in {mgmtd_pb2.SERVING, mgmtd_pb2.SYNCING}:
-                raise FsError(Kind.NOT_SERVING, "the target takes no writes now",
-                              f"target {target.target_id}")
+            target = await self._written(request.io.chain)
+            newest = target.note_link(request.io.chain.version, request.link)
+            if newest > request.link:
+                return storage_pb2.ForwardReply(link=newest)
             version = await self.replica.accept(target, request, call.payload, call)
             self._fence.check()
         except FsError as failure:
@@ -144,7 +152,8 @@ class StorageService:
                 wanted.begin, wanted.end, limit - reply.removed)
             for state in states:
                 # One that stays was written meanwhile: the sender, if it is there, asks again.
-                gone = await self.replica.remove(target, state, request.chain, call)
+                gone = await self.replica.remove(
+                    target, state.chunk_id, versions_of(state), request.chain, call)
                 more = more or not gone
                 reply.removed += gone
             if more or reply.removed >= limit:
@@ -152,9 +161,25 @@ class StorageService:
             reply.ranges_done += 1
         return reply
 
+    async def remove_listed(
+        self, request: storage_pb2.RemoveListedRequest, call: Call
+    ) -> storage_pb2.RemoveListedReply:
+        """Removes chunks that are as they were listed; tells which were not."""
+        target = await self._head(request.chain)
+        reply = storage_pb2.RemoveListedReply()
+        for chunk in request.chunks:
+            versions = {chunk.committed_version, chunk.pending_version}
+            if not await self.replica.remove(
+                    target, chunk.chunk_id, versions, request.chain, call):
+                reply.kept.append(chunk.chunk_id)
+        return reply
+
     async def sync(self, request: storage_pb2.SyncRequest, call: Call) -> common_pb2.Empty:
-        """Makes what was acknowledged on these chains durable here."""
-        targets = [(await self._serving(chain))[0] for chain in request.chains]
+        """Makes what was acknowledged on these chains durable here.
+
+        A syncing target counts: when it has caught up, nobody will ask it again for these bytes.
+        """
+        targets = [await self._written(chain) for chain in request.chains]
         unique = {target.target_id: target for target in targets}
         for target in unique.values():
             await target.engine.sync()
@@ -302,6 +327,11 @@ class StorageService:
         await target.engine.sync()
         self._targets.sync_done(chain)
         return common_pb2.Empty()
+
+
+def versions_of(state: ChunkState) -> set[int]:
+    """The numbers of a chunk's versions."""
+    return {version.number for version in (state.committed, state.pending) if version is not None}
 
 
 def _holds_as_pending(state: ChunkState, version: int) -> bool:

@@ -23,39 +23,11 @@ from dataclasses import dataclass, field
 from luciole.errors import FsError, Kind
 from luciole.proto import mgmtd_pb2
 from luciole.routing import RoutingTable
+from luciole.storage.core.replica import Links
 from luciole.storage.damage import Damage
 from luciole.storage.engine.interface import ChunkEngine
 
-RECEIVED_MAX = 65_536
 _BEHIND = (mgmtd_pb2.OFFLINE, mgmtd_pb2.WAITING)
-
-
-class Received:
-    """What a syncing target was sent lately under the chain version of now.
-
-    In memory only: delayed messages, against which it guards, die with the process as well.
-    """
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._chain_version = 0
-        self._numbers: dict[bytes, int] = {}
-
-    def note(self, chain_version: int, chunk_id: bytes, number: int) -> None:
-        """The chunk has this version now."""
-        with self._guard:
-            if chain_version != self._chain_version:
-                self._chain_version, self._numbers = chain_version, {}
-            self._numbers.pop(chunk_id, None)
-            self._numbers[chunk_id] = number
-            if len(self._numbers) > RECEIVED_MAX:
-                del self._numbers[next(iter(self._numbers))]
-
-    def has(self, chain_version: int, chunk_id: bytes, number: int) -> bool:
-        """Whether this version of the chunk was sent under this chain version."""
-        with self._guard:
-            return (chain_version == self._chain_version
-                    and self._numbers.get(chunk_id) == number)
 
 
 @dataclass
@@ -72,13 +44,22 @@ class Target:
     resync_total: int = 0
     resync_seconds_left: int = 0
     device: str = ""  # names the physical device under the engine
-    received: Received = field(default_factory=Received)
+    links: Links = field(default_factory=Links)
+    unsettled: set[bytes] = field(default_factory=set)  # chunks with an update of unknown fate
     damage: Damage = field(default_factory=Damage)
     doubt_answered: bool = False  # it was made LAST_SERVING while doubtful
 
     def __post_init__(self) -> None:
+        self._links_guard = threading.Lock()
         if self.engine.doubtful:
             self.local_state = mgmtd_pb2.LOCAL_DOUBTFUL
+
+    def note_link(self, chain_version: int, link: int) -> int:
+        """Takes note of the link that a message came over; returns the newest one."""
+        with self._links_guard:
+            self.links = self.links.seen(chain_version, link)
+            overtaken = self.links.overtaken(chain_version, link)
+            return self.links.newest if overtaken else link
 
 
 class Targets:

@@ -28,12 +28,13 @@ from luciole.client.remote.manager import RoutingCache
 from luciole.errors import FsError, Kind, Retry
 from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.retry import retrying
-from luciole.routing import RoutingTable, head, serving_targets
+from luciole.routing import RoutingTable, head, serving_targets, written_targets
 from luciole.runtime import Runtime
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 BATCH_PIECES_MAX = 128
 REMOVE_PAGE = 256
+TRIM_ROUNDS = 8
 
 
 @dataclass
@@ -47,6 +48,7 @@ class PieceIO:
     failed_targets: set[int] = field(default_factory=set)
     error: FsError | None = None
     done: bool = False
+    length: int = 0  # of the chunk, after a write
 
 
 class Channels:
@@ -155,6 +157,7 @@ class ChunkClient:
             request, timeout=timeout, payload=payload)
         for piece, result in zip(batch, reply.results, strict=True):
             _settle(piece, result.error if result.HasField("error") else None)
+            piece.length = result.length
 
     # Reading.
 
@@ -250,20 +253,103 @@ class ChunkClient:
 
     # Whole files.
 
-    async def trim(self, inode: meta_pb2.Inode) -> None:
-        """Removes everything beyond `inode.length` from every chain of the file."""
+    async def trim(
+        self, inode: meta_pb2.Inode, pending: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Removes everything beyond `inode.length` from every chain of the file.
+
+        What is to go is listed first. Then `pending` is asked whether the cut is still to be
+        finished: if so, all that was listed is from before its end, and exactly those versions
+        are removed, however late. Raises FsError, BUSY when others write there all the time.
+        """
+        for _ in range(TRIM_ROUNDS):
+            listed = await self._beyond(inode)
+            if not any(listed.values()) or not await pending():
+                return
+            done = await self._runtime.gather([
+                partial(self._take_off, inode, chain_id, chunks)
+                for chain_id, chunks in listed.items() if chunks
+            ])
+            if all(done):
+                return
+        raise FsError(Kind.BUSY, "the file is written beyond its new end all the time",
+                      f"inode {inode.inode_id}")
+
+    async def _beyond(self, inode: meta_pb2.Inode) -> dict[int, list[storage_pb2.ChunkInfo]]:
+        """What the heads hold beyond the length, by chain."""
         size = inode.layout.chunk_size
-        first_gone = -(-inode.length // size)
-        await self._remove_from(inode, first_gone)
+        chains = self.chains(inode.layout)
+        lists = await self._runtime.gather([
+            partial(self._listed, chain_id, *chunks_from(inode.inode_id, inode.length // size))
+            for chain_id in chains
+        ])
+        border = chunk_id(inode.inode_id, inode.length // size)
         inside = inode.length % size
-        if inside:
-            index = inode.length // size
-            message = storage_pb2.WriteIO(
-                chunk_id=chunk_id(inode.inode_id, index), chunk_size=size,
-                kind=storage_pb2.TRUNCATE, length=inside)
-            chain_id = chain_of(inode.layout, self._table_of(inode.layout), index)
-            piece = Piece(index, 0, inside, 0)
-            await self._update([PieceIO(piece, memoryview(b""), message, chain_id)])
+        return {chain_id: [
+            chunk for chunk in chunks
+            if chunk.chunk_id != border or chunk.length > inside or chunk.pending_version
+        ] for chain_id, chunks in zip(chains, lists, strict=True)}
+
+    async def _listed(
+        self, chain_id: int, begin: bytes, end: bytes
+    ) -> list[storage_pb2.ChunkInfo]:
+        """The chunks of a range, as the head knows them."""
+        found: list[storage_pb2.ChunkInfo] = []
+        while True:
+            begin_page = found[-1].chunk_id + b"\0" if found else begin
+
+            async def page(_: int, begin: bytes = begin_page) -> storage_pb2.ListChunksReply:
+                table = self._routing.current()
+                target = head(table.chain(chain_id))
+                return await self._connections.storage(table.node_of(target)).list_chunks(
+                    storage_pb2.ListChunksRequest(target_id=target, begin=begin, end=end),
+                    timeout=self._attempt_seconds)
+
+            reply = await retrying(self._runtime, self._deadline(), page, self._reroute)
+            found.extend(reply.chunks)
+            if not reply.more:
+                return found
+
+    async def _take_off(
+        self, inode: meta_pb2.Inode, chain_id: int, chunks: list[storage_pb2.ChunkInfo]
+    ) -> bool:
+        """Removes or cuts listed chunks of one chain; returns whether none had changed."""
+        size = inode.layout.chunk_size
+        border = chunk_id(inode.inode_id, inode.length // size)
+        inside = inode.length % size
+        whole = [chunk for chunk in chunks if not inside or chunk.chunk_id != border]
+        done = True
+        for first in range(0, len(whole), REMOVE_PAGE):
+            done &= await self._remove_listed(chain_id, whole[first : first + REMOVE_PAGE])
+        if len(whole) < len(chunks):
+            done &= await self._cut(inode, chain_id, chunks[0], inside)
+        return done
+
+    async def _remove_listed(self, chain_id: int, chunks: list[storage_pb2.ChunkInfo]) -> bool:
+        async def attempt(_: int) -> bool:
+            table = self._routing.current()
+            chain = table.chain(chain_id)
+            reply = await self._connections.storage(table.node_of(head(chain))).remove_listed(
+                storage_pb2.RemoveListedRequest(chain=_versioned(chain), chunks=chunks),
+                timeout=self._attempt_seconds)
+            return not reply.kept
+
+        return await retrying(self._runtime, self._deadline(), attempt, self._reroute)
+
+    async def _cut(
+        self, inode: meta_pb2.Inode, chain_id: int, listed: storage_pb2.ChunkInfo, inside: int
+    ) -> bool:
+        message = storage_pb2.WriteIO(
+            chunk_id=listed.chunk_id, chunk_size=inode.layout.chunk_size,
+            kind=storage_pb2.TRUNCATE, length=inside,
+            if_versions=[listed.committed_version, listed.pending_version])
+        piece = PieceIO(Piece(inode.length // inode.layout.chunk_size, 0, inside, 0),
+                        memoryview(b""), message, chain_id)
+        await self._update([piece])
+        return piece.length <= inside
+
+    def _deadline(self) -> float:
+        return self._runtime.clock.now() + self._total_seconds
 
     async def data_end(self, inode: meta_pb2.Inode) -> int:
         """The end of the last byte that any chain holds of a file, as the heads know it."""
@@ -273,33 +359,27 @@ class ChunkClient:
         return max(ends)
 
     async def _data_end_on(self, inode: meta_pb2.Inode, chain_id: int) -> int:
-        begin, end = chunks_from(inode.inode_id, 0)
-        furthest = 0
-        while True:
-            table = self._routing.current()
-            target = head(table.chain(chain_id))
-            reply = await self._connections.storage(table.node_of(target)).list_chunks(
-                storage_pb2.ListChunksRequest(target_id=target, begin=begin, end=end),
-                timeout=self._attempt_seconds)
-            if reply.chunks:
-                last = reply.chunks[-1]
-                _, index = parse_chunk_id(last.chunk_id)
-                furthest = index * inode.layout.chunk_size + last.length
-                begin = last.chunk_id + b"\0"
-            if not reply.more:
-                return furthest
+        chunks = await self._listed(chain_id, *chunks_from(inode.inode_id, 0))
+        if not chunks:
+            return 0
+        _, index = parse_chunk_id(chunks[-1].chunk_id)
+        return index * inode.layout.chunk_size + chunks[-1].length
 
-    async def remove_all(self, inodes: Sequence[meta_pb2.Inode]) -> None:
-        """Removes every chunk of files whose recorded length is exact."""
+    async def remove_all(
+        self, inodes: Sequence[meta_pb2.Inode], *, everywhere: bool = False
+    ) -> None:
+        """Removes every chunk of files whose recorded length is exact.
+
+        Args:
+            everywhere: look on all chains of the layout, not on those below the length alone.
+        """
         ranges: dict[int, list[storage_pb2.ChunkRange]] = {}
         for inode in inodes:
-            for chain_id in self.chains_below(inode.layout, inode.length):
+            chains = (self.chains(inode.layout) if everywhere
+                      else self.chains_below(inode.layout, inode.length))
+            for chain_id in chains:
                 ranges.setdefault(chain_id, []).append(_range(inode.inode_id, 0))
         await self._remove(ranges)
-
-    async def _remove_from(self, inode: meta_pb2.Inode, index: int) -> None:
-        gone = _range(inode.inode_id, index)
-        await self._remove({chain_id: [gone] for chain_id in self.chains(inode.layout)})
 
     async def _remove(self, ranges: dict[int, list[storage_pb2.ChunkRange]]) -> None:
         await self._runtime.gather([
@@ -318,11 +398,11 @@ class ChunkClient:
             return reply.ranges_done
 
         while ranges:
-            deadline = self._runtime.clock.now() + self._total_seconds
-            ranges = ranges[await retrying(self._runtime, deadline, page, self._reroute):]
+            ranges = ranges[
+                await retrying(self._runtime, self._deadline(), page, self._reroute):]
 
     async def sync(self, chain_ids: Iterable[int]) -> None:
-        """Makes everything acknowledged on these chains durable on all their serving replicas."""
+        """Makes everything acknowledged on these chains durable on all their replicas."""
         wanted = sorted(chain_ids)
 
         async def attempt(_: int) -> None:
@@ -331,7 +411,7 @@ class ChunkClient:
             for chain_id in wanted:
                 chain = table.chain(chain_id)
                 head(chain)
-                for target in serving_targets(chain):
+                for target in written_targets(chain):
                     request = by_node.setdefault(
                         table.node_of(target).node_id, storage_pb2.SyncRequest())
                     request.chains.append(_versioned(chain))

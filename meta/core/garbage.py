@@ -2,8 +2,9 @@
 
 Layer: pure. A file without names stands in the `ORPH` list while somebody may hold it open. When
 no session is left and the grace period is over, one transaction moves its whole record to `GARB`:
-from then on nobody can reach it. Its chunks are removed, and then the record. Every step can be
-repeated, by any server.
+from then on nobody can reach it. Its chunks are removed, and the record goes to `GARF`, which is
+worked off a grace period later: a write of a client that had given it up, or died, may have
+reached a chain after the removal. Every step can be repeated, by any server.
 """
 
 from __future__ import annotations
@@ -48,7 +49,19 @@ async def condemn(txn: Transaction, inode_id: int, before_ns: int) -> bool:
     return True
 
 
-async def forget(txn: Transaction, inode_ids: Sequence[int]) -> None:
-    """The chunks are gone."""
-    for inode_id in inode_ids:
-        txn.clear(schema.listed_key(schema.GARBAGE, inode_id))
+def freed_key(freed_ns: int, inode_id: int) -> bytes:
+    """`GARF` + big-endian time + inode id, so that the oldest come first."""
+    return schema.FREED + freed_ns.to_bytes(8, "big") + inode_id.to_bytes(8, "little")
+
+
+async def freed(txn: Transaction, inodes: Sequence[meta_pb2.Inode], now_ns: int) -> None:
+    """The chunks were removed; what came late is looked for once more."""
+    for inode in inodes:
+        txn.clear(schema.listed_key(schema.GARBAGE, inode.inode_id))
+        txn.set(freed_key(now_ns, inode.inode_id), schema.encode(inode))
+
+
+async def forget(txn: Transaction, keys: Sequence[bytes]) -> None:
+    """Nothing can come any more."""
+    for key in keys:
+        txn.clear(key)

@@ -6,7 +6,9 @@ it wrote: a report from before a later cut is void.
 A cut sets the length, raises the truncate version and marks the inode `trim_pending` in one
 transaction; the service then removes the chunks beyond the length and clears the mark in a second
 one. Until then the file may not grow over the old bytes, so whatever would lengthen it finishes
-the trim first. The `TRIM` list lets any server resume after a crash.
+the trim first. The `TRIM` list lets any server resume after a crash. Several may finish one cut:
+each lists what is there, asks whether the mark still stands, and removes what it has listed,
+so that none takes what was written after another had cleared the mark.
 """
 
 from __future__ import annotations

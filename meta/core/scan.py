@@ -7,6 +7,8 @@ from luciole.meta.core import inodes, schema
 from luciole.proto import meta_pb2
 
 PAGE_MAX = 1000
+UNREACHABLE = schema.GARBAGE[:3]
+assert schema.FREED.startswith(UNREACHABLE)
 
 
 async def _page(
@@ -47,7 +49,8 @@ async def scan_sessions(txn: Transaction, request: meta_pb2.ScanRequest) -> meta
 
 
 async def scan_garbage(txn: Transaction, request: meta_pb2.ScanRequest) -> meta_pb2.ScanReply:
-    """Inodes whose chunks are being removed."""
-    rows, reply = await _page(txn, schema.GARBAGE, request)
-    reply.garbage.extend(schema.inode_id_of(row.key) for row in rows)
+    """Inodes whose chunks are being removed, or were lately."""
+    rows, reply = await _page(txn, UNREACHABLE, request)
+    reply.garbage.extend(
+        schema.decode(row.value, meta_pb2.Inode, repr(row.key)).inode_id for row in rows)
     return reply

@@ -36,6 +36,15 @@ async def truncate(
     return meta_pb2.InodeReply(inode=inode)
 
 
+async def is_pending(txn: Transaction, inode_id: int, truncate_version: int) -> bool:
+    """Whether the chunks beyond the length of this very cut are still to be removed."""
+    value = await txn.get(schema.inode_key(inode_id))
+    if value is None:
+        return False
+    inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
+    return inode.trim_pending and inode.truncate_version == truncate_version
+
+
 async def trim_done(txn: Transaction, inode_id: int, truncate_version: int) -> None:
     """The chunks beyond the length are gone, unless the file was cut again meanwhile."""
     value = await txn.get(schema.inode_key(inode_id))

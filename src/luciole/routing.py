@@ -76,6 +76,11 @@ def serving_targets(chain: mgmtd_pb2.Chain) -> list[int]:
     return [target.target_id for target in chain.targets if target.state == SERVING]
 
 
+def written_targets(chain: mgmtd_pb2.Chain) -> list[int]:
+    """Targets that a write must reach, head first."""
+    return [target.target_id for target in chain.targets if target.state in WRITTEN]
+
+
 def head(chain: mgmtd_pb2.Chain) -> int:
     """The target that takes writes. Raises FsError NOT_SERVING when none serves."""
     serving = serving_targets(chain)

@@ -14,9 +14,10 @@ removed and made again meanwhile. An update names the version that it builds on 
     any other, and it is syncing                        | APPLY: what the predecessor has is right
     any other                                           | DISAGREE: the predecessor sends all bytes
 
-A syncing replica may hold anything from before this chain version. What it received under it came
-from this predecessor in order: over that, an older update is a message that was delayed, and the
-last but one row does not hold.
+A syncing replica may hold anything from before this chain version, so there the predecessor is
+always right. That needs messages in order, and a connection that broke may still hold one back:
+every message carries its sender's *link*, which grows whenever the sender gives a call up, and
+the receiver refuses what comes from an older link than it has seen (`Links`).
 
 Source: van Renesse and Schneider, "Chain Replication", OSDI 2004; Terrace and Freedman, "Object
 Storage on CRAQ", USENIX ATC 2009.
@@ -25,11 +26,36 @@ Storage on CRAQ", USENIX ATC 2009.
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 
 from luciole.proto import storage_pb2
 from luciole.storage.engine.interface import ChunkState, Tag
 
 EPOCH_SHIFT = 32
+
+
+@dataclass(frozen=True)
+class Links:
+    """The newest link that a successor has seen of its predecessor under one chain version.
+
+    Messages of older chain versions are refused anyway. In memory only: messages to a process
+    die with it, since a connection does.
+    """
+
+    chain_version: int = 0
+    newest: int = 0
+
+    def seen(self, chain_version: int, link: int) -> Links:
+        """What is known when a message has arrived."""
+        if chain_version > self.chain_version:
+            return Links(chain_version, link)
+        if chain_version < self.chain_version or link <= self.newest:
+            return self
+        return Links(chain_version, link)
+
+    def overtaken(self, chain_version: int, link: int) -> bool:
+        """Whether a message is from before its sender gave a call up."""
+        return (chain_version, link) < (self.chain_version, self.newest)
 
 
 class Judgement(enum.Enum):
@@ -41,13 +67,9 @@ class Judgement(enum.Enum):
 
 
 def judge(
-    state: ChunkState | None, request: storage_pb2.ForwardRequest, tag: Tag | None,
-    *, received: bool,
+    state: ChunkState | None, request: storage_pb2.ForwardRequest, tag: Tag | None
 ) -> Judgement:
-    """Judges a forwarded update against what the replica has.
-
-    `received`: the committed version came from the predecessor under this chain version.
-    """
+    """Judges a forwarded update against what the replica has."""
     committed = state.committed if state else None
     number = committed.number if committed else 0
     kind = request.io.kind
@@ -57,7 +79,7 @@ def judge(
         return Judgement.DONE
     if carries_all(kind) and number < request.version:
         return Judgement.APPLY
-    if request.syncing and carries_all(kind) and not received:
+    if request.syncing and carries_all(kind):
         return Judgement.APPLY
     if number == request.base_version and number < request.version:
         return Judgement.APPLY
@@ -69,9 +91,15 @@ def carries_all(kind: int) -> bool:
     return kind in {storage_pb2.REPLACE, storage_pb2.REMOVE}
 
 
-def next_version(committed: int, chain_version: int) -> int:
-    """The number that the head gives the next update of a chunk."""
-    return max(committed + 1, chain_version << EPOCH_SHIFT)
+def next_version(committed: int, removed_up_to: int, chain_version: int) -> int:
+    """The number that the head gives the next update of a chunk.
+
+    Args:
+        committed: the chunk's version; 0: there is no such chunk.
+        removed_up_to: the highest version that a removal had here. A chunk that is made again
+            must not get the number of one that was removed.
+    """
+    return max(committed + 1 if committed else removed_up_to + 1, chain_version << EPOCH_SHIFT)
 
 
 def needs_tail(state: ChunkState, is_tail: bool) -> bool:

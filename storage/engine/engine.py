@@ -46,6 +46,7 @@ from luciole.storage.engine.interface import (
 )
 from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
 from luciole.storage.engine.records import (
+    FLOOR_KEY,
     NO_RECORD,
     SESSION_KEY,
     Block,
@@ -55,8 +56,10 @@ from luciole.storage.engine.records import (
     applied_key,
     chunk_key,
     decode_applied,
+    decode_floor,
     decode_record,
     encode_applied,
+    encode_floor,
     encode_record,
     encode_session,
     undo_key,
@@ -119,6 +122,7 @@ class BlockEngine:
         self._flush = GroupFlush(self._flush_once)
         self._epoch = 1
         self._touched: set[bytes] = set()  # chunks with an undo record of this epoch
+        self._removed_up_to = decode_floor(self._store.get(FLOOR_KEY))
         self._chunks = 0
         self._allocator = Allocator(self._quota)
         self._allocator.restore(self._held_blocks())
@@ -142,6 +146,11 @@ class BlockEngine:
         if self._doubtful:
             self._doubtful = False
             self._note_session(safe=self._power)
+
+    @property
+    def removed_up_to(self) -> int:
+        """See ChunkEngine."""
+        return self._removed_up_to
 
     def _held_blocks(self) -> Iterator[Block]:
         for record in recovery.all_records(self._store):
@@ -369,6 +378,9 @@ class BlockEngine:
         with self._records_lock:
             if applied is not None and applied.tag is not None:
                 self._keep_applied(batch, chunk_id, applied, applied.tag)
+            if applied is not None and applied.removed and applied.number > self._removed_up_to:
+                self._removed_up_to = applied.number
+                batch.put(FLOOR_KEY, encode_floor(applied.number))
             self._keep_undo(batch, chunk_id, old_value or b"")
             self._write(batch, (chunk_id,), freed)
             self._chunks += exists - (old_value is not None)

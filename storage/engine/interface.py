@@ -97,6 +97,11 @@ class ChunkEngine(Protocol):
     def trust(self) -> None:
         """Ends the doubt, durably: the chain has decided what this target is good for."""
 
+    @property
+    def removed_up_to(self) -> int:
+        """The highest version of any removal committed here, over restarts: a chunk that is made
+        again gets a higher one."""
+
     async def state(self, chunk_id: bytes) -> ChunkState | None:
         """Both versions of a chunk, or None."""
 

@@ -5,6 +5,7 @@ Layer: pure. Keys (one letter, then fields; numbers big-endian, so that they sor
     "c" chunk_id[16]                  chunk record
     "d" client_id channel[u32]        last update that a channel committed ("dedup record")
     "m"                               marker: whose target this is
+    "f"                               floor: the highest version of any removal
     "s"                               session: how the target was last opened and closed
     "u" epoch[u64] chunk_id[16]       undo record: the chunk record at the begin of the epoch
 
@@ -23,6 +24,7 @@ Values: one byte 0x01, the version of the encoding, then MessagePack:
     marker        [format, cluster_id (str), target_id]
     session       [boot_id (str), safe, doubtful]; safe: what was acknowledged survives a power loss
                   (closed well, or open with durability "power")
+    floor         [number]
     undo record   a chunk record; empty (no 0x01 either) if there was none
 
 The outer arrays and `version` may grow at their end: a reader fills in defaults and ignores what
@@ -50,6 +52,7 @@ from luciole.storage.engine.interface import Applied, Tag, Version
 FORMAT = 2
 MARKER_KEY = b"m"
 SESSION_KEY = b"s"
+FLOOR_KEY = b"f"
 CHUNK_PREFIX = b"c"
 APPLIED_PREFIX = b"d"
 UNDO_PREFIX = b"u"
@@ -124,6 +127,10 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
     doubtful: bool
 
 
+class _Floor(msgspec.Struct, frozen=True, array_like=True):
+    number: int
+
+
 class _StoredApplied(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
     chunk_id: bytes
@@ -138,6 +145,7 @@ _records = msgspec.msgpack.Decoder(Record)
 _markers = msgspec.msgpack.Decoder(Marker)
 _sessions = msgspec.msgpack.Decoder(Session)
 _applied = msgspec.msgpack.Decoder(_StoredApplied)
+_floors = msgspec.msgpack.Decoder(_Floor)
 T = TypeVar("T")
 
 
@@ -176,6 +184,16 @@ def decode_applied(value: bytes) -> Applied:
     """The dedup record of a value."""
     stored = _decode(_applied, value)
     return Applied(stored.sequence, stored.chunk_id, stored.version, stored.length)
+
+
+def encode_floor(number: int) -> bytes:
+    """Value of the floor."""
+    return _ENCODING + _encoder.encode(_Floor(number))
+
+
+def decode_floor(value: bytes | None) -> int:
+    """The floor of a value; 0 where nothing was ever removed."""
+    return _decode(_floors, value).number if value else 0
 
 
 def encode_marker(marker: Marker) -> bytes:

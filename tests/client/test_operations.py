@@ -187,7 +187,7 @@ def test_a_cut_that_is_under_way_is_not_written_over() -> None:
         removals = []
 
         def rule(source: int, destination: int, method: str, request: Message) -> Fault:
-            if method == "remove_ranges":
+            if method == "remove_listed":
                 removals.append(1)
                 return Fault(delay=0.8)
             return SOUND

@@ -6,7 +6,7 @@ clock and takes no time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from luciole.clock import ManualClock, SeededEntropy
@@ -49,8 +49,12 @@ class FakeChunks:
         if self.broken:
             raise FsError(Kind.UNAVAILABLE, "the chains are out of reach")
 
-    async def trim(self, inode: meta_pb2.Inode) -> None:
+    async def trim(
+        self, inode: meta_pb2.Inode, pending: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._check()
+        if not await pending():
+            return
         self.trims.append((inode.inode_id, inode.length))
         end = self.ends.get(inode.inode_id, 0)
         self.ends[inode.inode_id] = min(end, inode.length)
@@ -59,11 +63,13 @@ class FakeChunks:
         self._check()
         return self.ends.get(inode.inode_id, 0)
 
-    async def remove_all(self, inodes: Sequence[meta_pb2.Inode]) -> None:
+    async def remove_all(
+        self, inodes: Sequence[meta_pb2.Inode], *, everywhere: bool = False
+    ) -> None:
         self._check()
         for inode in inodes:
             # As the real one: the recorded length tells which chains have chunks.
-            if inode.length:
+            if inode.length or everywhere:
                 self.ends.pop(inode.inode_id, None)
 
 

@@ -34,6 +34,7 @@ from luciole.runtime import TrioRuntime
 from luciole.storage.fencing import LateFence
 from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
+from luciole.storage.settling import Settling
 from luciole.storage.targets import Target, Targets
 from luciole.tests.sim.disk import SimEngine
 from luciole.tests.sim.schedule import number_from
@@ -260,6 +261,8 @@ class StorageProcess(Process):
             self.runtime, self.targets, self.routing, self.connections, fence)
         self.resync = Resync(
             self.runtime, self.targets, self.routing, self.connections, self.service.replica)
+        self.settling = Settling(
+            self.runtime, self.targets, self.routing, self.service.replica)
         self.member = self.membership(mgmtd_pb2.STORAGE, self.targets.reports)
         fence.member = self.member
         return [(services.STORAGE, self.service)]
@@ -278,7 +281,7 @@ class StorageProcess(Process):
             Loop("heartbeat", HEARTBEAT_S, self.member.beat),
             Loop("routing", 0, self._follow_routing),
             Loop("resync", RESYNC_S, self.resync.run_once),
-            Loop("settle", RESYNC_S, self.resync.settle_once),
+            Loop("settle", RESYNC_S, self.settling.run_once),
             Loop("flush", SYNC_S, self._flush),
         ]
 

@@ -4,7 +4,7 @@ Layer: tests. A seed is one history only as long as nothing in the services or h
 each says in words what happens.
 """
 
-OPEN = {
+OPEN: dict[int, str] = {
     287: "storm: two clients read one file differently at the end, since fsync asks every chain of "
          "a file (histories moved then, the others may hold now); not traced yet",
     394: "pairs: a chunk is removed while its head holds an update that it could not pass on; the "

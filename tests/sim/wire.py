@@ -2,8 +2,9 @@
 
 Layer: tests. As on a real wire, a handler goes on when its caller has given up, and a caller
 learns of a dead peer when its connection breaks. A lost letter is a broken connection (both ends
-hear soon) or silence (the caller waits for its deadline). Updates of chunks, which carry a tag, are
-sometimes delivered twice; other requests only as often as a client sends them again.
+hear soon) or silence (the caller waits for its deadline). A letter is for the process that ran when
+it was sent: connections do not outlive it. Updates of chunks are sometimes delivered twice, those
+between replicas only while the sender waits, for it gives up its link together with the call.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class Wire:
             for copy in range(copies):
                 delay = self._delay(letter.sender, letter.receiver) + copy * self._chance.random()
                 self._tell(letter, "sent again" if copy else "sent")
-                self._nursery.start_soon(self._deliver, letter, delay)
+                self._nursery.start_soon(
+                    self._deliver, letter, delay, self.processes.get(letter.receiver), copy > 0)
         with trio.move_on_after(letter.seconds):
             await letter.answered.wait()
         if not letter.answered.is_set():
@@ -135,11 +137,18 @@ class Wire:
             delay += self._chance.random() * LONG_DELAY_S
         return delay + weather.slow.get(sender, 0.0) + weather.slow.get(receiver, 0.0)
 
-    async def _deliver(self, letter: Letter, delay: float) -> None:
+    async def _deliver(
+        self, letter: Letter, delay: float, connected: Process | None, again: bool
+    ) -> None:
+        generation = connected.generation if connected else 0
         await trio.sleep(delay)
         process = self.processes.get(letter.receiver)
-        if process is None:
+        if again and letter.method.handler == "forward" and letter.answered.is_set():
+            return
+        if process is None or connected is None:
             self._answer(letter, error=FsError(Kind.UNAVAILABLE, "nobody listens"))
+        elif process is not connected or process.generation != generation:
+            self._answer(letter, error=FsError(Kind.CONNECTION_LOST, "the peer started anew"))
         else:
             process.spawn(lambda: self._handle(process, letter))
 

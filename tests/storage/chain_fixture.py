@@ -24,6 +24,7 @@ from luciole.storage.fencing import LateFence
 from luciole.storage.repair import Repair
 from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
+from luciole.storage.settling import Settling
 from luciole.storage.targets import Target, Targets
 
 SERVING, SYNCING = mgmtd_pb2.SERVING, mgmtd_pb2.SYNCING
@@ -55,6 +56,7 @@ class Replica:
         self.service = StorageService(runtime, self.targets, routing, connections, fence)
         ports = (runtime, self.targets, routing, connections, self.service.replica)
         self.resync, self.repair = Resync(*ports), Repair(*ports)
+        self.settling = Settling(runtime, self.targets, routing, self.service.replica)
 
 
 class Link:

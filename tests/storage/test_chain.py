@@ -92,11 +92,16 @@ def test_a_write_is_on_every_replica_and_readable_from_each() -> None:
     run(scenario)
 
 
+async def still_pending() -> bool:
+    """A cut that nobody has finished."""
+    return True
+
+
 def test_truncate_and_remove_reach_every_replica() -> None:
     async def scenario(cluster: SimCluster) -> None:
         client = cluster.client()
         await client.write(file(), 0, memoryview(b"x" * (3 * CHUNK)))
-        await client.trim(file(length=CHUNK + 10))
+        await client.trim(file(length=CHUNK + 10), still_pending)
         held = await cluster.same_everywhere()
         lengths = {key: len(value[1]) for key, value in held.items()}
         assert lengths == {chunk(0): CHUNK, chunk(1): 10}
@@ -336,7 +341,8 @@ def test_resync_makes_replicas_alike_while_writes_go_on() -> None:
         await cluster.tick()
         cluster.publish()
         await client.write(file(), 0, memoryview(b"changed"))
-        await client.trim(file(length=6 * CHUNK))  # removes two chunks that node 3 has still
+        # Node 3 has two chunks still that go now.
+        await client.trim(file(length=6 * CHUNK), still_pending)
         await client.write(file(), 20 * CHUNK, memoryview(b"new"))
         await cluster.client(9).remove_all([file(1234)])
         cluster.restart(3)
@@ -471,5 +477,70 @@ def test_a_tail_commits_what_it_staged_before_it_became_the_tail() -> None:
         cluster.set_chain((1, SERVING), (2, SERVING), (3, OFFLINE))
         assert await read(cluster, 1, 3) == b"new"
         assert await read(cluster, 2, 3) == b"new"
+
+    run(scenario)
+
+
+def test_a_late_trim_takes_only_what_it_listed() -> None:
+    """Two finish one cut; the slower removal arrives when the file has grown again."""
+    async def scenario(cluster: SimCluster) -> None:
+        client, slow = cluster.client(), cluster.client(8)
+        await client.write(file(), 0, memoryview(b"x" * (3 * CHUNK)))
+        cut = file(length=CHUNK + 10)
+
+        async def others_finish_meanwhile() -> bool:
+            await client.trim(cut, still_pending)
+            await client.write(file(), CHUNK, memoryview(b"new" * 10))
+            await client.write(file(), 2 * CHUNK, memoryview(b"new"))
+            return True
+
+        async def finished() -> bool:
+            return False
+
+        answers = iter([others_finish_meanwhile, finished])
+        await slow.trim(cut, lambda: next(answers)())
+        buffer = memoryview(bytearray(CHUNK + 3))
+        await client.read(file(), CHUNK, buffer)
+        assert bytes(buffer) == b"new" * 10 + bytes(CHUNK - 30) + b"new"
+
+    run(scenario)
+
+
+def test_a_chunk_that_is_made_again_gets_a_higher_version() -> None:
+    async def scenario(cluster: SimCluster) -> None:
+        client = cluster.client()
+        await client.write(file(), 0, memoryview(b"first"))
+        before = (await cluster.same_everywhere())[chunk(0)][0]
+        await client.remove_all([file()])
+        for node in (1, 2, 3):
+            cluster.crash(node)
+            cluster.restart(node)
+        await client.write(file(), 0, memoryview(b"second"))
+        version, content = (await cluster.same_everywhere())[chunk(0)]
+        assert content == b"second"
+        assert version > before + 1, "the removal had a number of its own"
+
+    run(scenario)
+
+
+def test_a_forward_that_was_given_up_comes_too_late() -> None:
+    """It made a chunk that was removed since, and would make it again."""
+    async def scenario(cluster: SimCluster) -> None:
+        client = cluster.client()
+        held: list[storage_pb2.ForwardRequest] = []
+
+        def rule(source: int, destination: int, method: str, request: Message) -> Fault:
+            if method == "forward" and (source, destination) == (1, 2) and not held:
+                held.append(type(request).FromString(request.SerializeToString()))
+                return Fault(loss=Loss.REQUEST)
+            return SOUND
+
+        cluster.network.rule = rule
+        await client.write(file(), 0, memoryview(b"data"))
+        await client.remove_all([file()])
+        [late] = held
+        reply = await cluster.stub(2).forward(late, payload=[memoryview(b"data")])
+        assert reply.link > late.link
+        assert await cluster.same_everywhere() == {}
 
     run(scenario)

@@ -127,7 +127,7 @@ def test_a_damaged_pending_version_is_repaired_and_settled(chain: ChainFixture) 
         drive(replica.engine.commit(CHUNK_ID, number))
     assert drive(head.repair.look_at(head.target, CHUNK_ID)) == 1  # nobody has the old version
     assert _state(head).pending is not None
-    assert drive(head.resync.settle_once()) == 1
+    assert drive(head.settling.run_once()) == 1
     assert chain.read_from(1, CHUNK_ID, CHUNK) == b"y" * 65536 + DATA[65536:]
     assert counts(head)[1] == 1
     drive(head.repair.look_at(head.target, CHUNK_ID))
