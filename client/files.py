@@ -63,6 +63,7 @@ class OpenFile:
         self._reported = True
         self._written_end = 0
         self._overtaken_end = 0  # written here under an earlier truncate version
+        self._unflushed: dict[int, int] = {}  # chain -> its losses when first written since fsync
         self._mtime_ns = 0
         self._buffer = WriteBuffer(
             runtime, self._send, chunk_size=inode.layout.chunk_size, limit=write_limit,
@@ -103,7 +104,31 @@ class OpenFile:
         return merged
 
     async def _send(self, offset: int, data: memoryview) -> None:
-        await self._chunks.write(self.inode, offset, data)
+        for chain_id, losses in (await self._chunks.write(self.inode, offset, data)).items():
+            known = self._unflushed.get(chain_id, losses)
+            self._unflushed[chain_id] = min(known, losses)
+
+    async def _flush_chains(self) -> None:
+        """Everything acknowledged is durable. Raises FsError DATA_LOST, once, if some is lost.
+
+        After a cut all chains count: a removal that is not durable would be undone.
+        """
+        layout = self.inode.layout
+        chains = {*self._unflushed, *(
+            self._chunks.chains(layout) if self.inode.truncate_version
+            else self._chunks.chains_below(layout, self.length))}
+        marks, self._unflushed = self._unflushed, {}
+        try:
+            losses = await self._chunks.sync(chains)
+        except FsError:
+            for chain_id, mark in marks.items():
+                self._unflushed[chain_id] = min(mark, self._unflushed.get(chain_id, mark))
+            raise
+        lost = sorted(chain_id for chain_id, mark in marks.items() if losses[chain_id] > mark)
+        if lost:
+            raise FsError(Kind.DATA_LOST, f"all replicas of chains {lost} lost power before what "
+                          "was written here was flushed: write it again",
+                          f"inode {self.inode.inode_id}")
 
     async def write(self, handle: Handle, offset: int, data: memoryview) -> None:
         """Writes at an offset; the bytes may still be on their way on return."""
@@ -158,7 +183,7 @@ class OpenFile:
         """
         async with self._runtime.lock(self._lock_key):
             await self._buffer.drain()
-            await self._chunks.sync(self._chunks.chains_below(self.inode.layout, self.length))
+            await self._flush_chains()
             if not self._reported and handle is not None:
                 await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
 

@@ -49,6 +49,7 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STALE_UPDATE: _ClassVar[ErrorKind]
     NOT_PRIMARY: _ClassVar[ErrorKind]
     DISK_FAILED: _ClassVar[ErrorKind]
+    DATA_LOST: _ClassVar[ErrorKind]
 OK: ErrorKind
 INTERNAL: ErrorKind
 INVALID_ARGUMENT: ErrorKind
@@ -88,6 +89,7 @@ MISSING_UPDATE: ErrorKind
 STALE_UPDATE: ErrorKind
 NOT_PRIMARY: ErrorKind
 DISK_FAILED: ErrorKind
+DATA_LOST: ErrorKind
 METHOD_ID_FIELD_NUMBER: _ClassVar[int]
 method_id: _descriptor.FieldDescriptor
 SERVICE_ID_FIELD_NUMBER: _ClassVar[int]

@@ -96,16 +96,18 @@ class ChainTarget(_message.Message):
     def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[PublicState, str]] = ...) -> None: ...
 
 class Chain(_message.Message):
-    __slots__ = ("chain_id", "version", "targets", "preferred_order")
+    __slots__ = ("chain_id", "version", "targets", "preferred_order", "losses")
     CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_ORDER_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
     chain_id: int
     version: int
     targets: _containers.RepeatedCompositeFieldContainer[ChainTarget]
     preferred_order: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, chain_id: _Optional[int] = ..., version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[ChainTarget, _Mapping]]] = ..., preferred_order: _Optional[_Iterable[int]] = ...) -> None: ...
+    losses: int
+    def __init__(self, chain_id: _Optional[int] = ..., version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[ChainTarget, _Mapping]]] = ..., preferred_order: _Optional[_Iterable[int]] = ..., losses: _Optional[int] = ...) -> None: ...
 
 class ChainTable(_message.Message):
     __slots__ = ("table_id", "version", "chain_ids")

@@ -182,28 +182,34 @@ class ChainReplica:
             raise
         return await target.engine.commit(chunk_id, staged.version)
 
-    async def orphaned(
+    async def judge_pending(
         self, target: Target, chain: mgmtd_pb2.Chain, state: ChunkState
-    ) -> bool:
-        """Whether a pending version never came as far as the head of now.
+    ) -> ChunkState | None:
+        """Ends a pending version whose fate the head of now tells; returns the state after.
 
         Members may change places when the preferred order is restored: a former head can hold an
-        update that it could not pass on, and be the tail. No tail can have committed what the head
-        lacks: it went through every member of its time, and later ones were brought up to date.
+        update that it could not pass on, or whose answer it missed. No tail can have committed
+        what the head lacks: it went through every member of its time, and later ones were brought
+        up to date. A removal that the head has made has left nothing there.
         """
         assert state.pending is not None
         number = state.pending.number
         first = serving_targets(chain)[0]
         if number >> EPOCH_SHIFT >= chain.version or first == target.target_id:
-            return False
+            return state
         stub = self._peers.storage(self._routing.current().node_of(first))
         reply = await stub.list_chunks(
             storage_pb2.ListChunksRequest(
                 target_id=first, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
             timeout=HEAD_TIMEOUT_S)
-        return not any(
-            chunk.pending_version == number or chunk.committed_version >= number
-            for chunk in reply.chunks)
+        if any(chunk.pending_version == number or chunk.committed_version >= number
+               for chunk in reply.chunks):
+            return state
+        if state.pending.removed and not reply.chunks:
+            await target.engine.commit(state.chunk_id, number)
+        else:
+            await target.engine.abandon(state.chunk_id)
+        return await target.engine.state(state.chunk_id)
 
     async def settle(
         self, target: Target, state: ChunkState, chain: storage_pb2.VersionedChain, call: Call

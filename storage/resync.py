@@ -210,8 +210,9 @@ class Resync:
             state = await target.engine.state(chunk_id)
             wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
             self._replica.check_chain(target, wanted)
-            if state is not None and state.pending is not None \
-                    and not await self._replica.orphaned(target, chain, state):
+            if state is not None and state.pending is not None:
+                state = await self._replica.judge_pending(target, chain, state)
+            if state is not None and state.pending is not None:
                 state = await self._replica.settle(target, state, wanted, call)
             staged = await self._whole(target, state, chunk_id, wanted)
             await self._replica.send_whole(stub, staged, call)

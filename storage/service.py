@@ -279,8 +279,9 @@ class StorageService:
         async with self._runtime.lock(self.replica.lock_key(target, chunk_id)):
             self.replica.check_chain(target, wanted)
             state = await target.engine.state(chunk_id)
-            if state is not None and state.pending is not None \
-                    and not await self.replica.orphaned(target, chain, state):
+            if state is not None and state.pending is not None:
+                state = await self.replica.judge_pending(target, chain, state)
+            if state is not None and state.pending is not None:
                 await target.engine.commit(chunk_id, state.pending.number)
                 state = await target.engine.state(chunk_id)
             return state

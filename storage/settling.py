@@ -7,7 +7,7 @@ holds pending at all:
 
 - the head sends the update down the chain again and commits it;
 - another replica waits for the head, which has it too, unless it came under an earlier chain
-  version and never reached the head of now: then nobody ever acknowledged it, and it is dropped.
+  version: then the head of now tells whether it ever took place (`judge_pending`).
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class Settling:
                 return False
             if serving_targets(chain)[0] == target.target_id:
                 await self._replica.settle(target, state, wanted, call)
-            elif await self._replica.orphaned(target, chain, state):
-                await target.engine.abandon(chunk_id)
             else:
-                return False
+                state = await self._replica.judge_pending(target, chain, state)
+                if state is not None and state.pending is not None:
+                    return False
             target.unsettled.discard(chunk_id)
             return True

@@ -49,6 +49,7 @@ class PieceIO:
     error: FsError | None = None
     done: bool = False
     length: int = 0  # of the chunk, after a write
+    losses: int = 0  # of the chain, as of the last attempt
 
 
 class Channels:
@@ -110,9 +111,12 @@ class ChunkClient:
 
     # Writing.
 
-    async def write(self, inode: meta_pb2.Inode, offset: int, data: memoryview) -> set[int]:
-        """Writes `data` (bytes, one dimension) at `offset`; returns the chains written.
+    async def write(
+        self, inode: meta_pb2.Inode, offset: int, data: memoryview
+    ) -> dict[int, int]:
+        """Writes `data` (bytes, one dimension) at `offset`.
 
+        Returns the chains written, and how many losses (mgmtd.proto) each had had by then.
         Raises FsError; then any part of the range may hold old or new bytes.
         """
         table = self._table_of(inode.layout)
@@ -127,7 +131,11 @@ class ChunkClient:
             pieces.append(
                 PieceIO(piece, view, message, chain_of(inode.layout, table, piece.chunk)))
         await self._update(pieces)
-        return {piece.chain_id for piece in pieces}
+        marks: dict[int, int] = {}
+        for written in pieces:
+            marks[written.chain_id] = min(
+                written.losses, marks.get(written.chain_id, written.losses))
+        return marks
 
     async def _update(self, pieces: list[PieceIO]) -> None:
         tags = [self._channels.take() for _ in pieces]
@@ -401,11 +409,14 @@ class ChunkClient:
             ranges = ranges[
                 await retrying(self._runtime, self._deadline(), page, self._reroute):]
 
-    async def sync(self, chain_ids: Iterable[int]) -> None:
-        """Makes everything acknowledged on these chains durable on all their replicas."""
+    async def sync(self, chain_ids: Iterable[int]) -> dict[int, int]:
+        """Makes everything acknowledged on these chains durable on all their replicas.
+
+        Returns how many losses (mgmtd.proto) each chain has had by then.
+        """
         wanted = sorted(chain_ids)
 
-        async def attempt(_: int) -> None:
+        async def attempt(_: int) -> dict[int, int]:
             table = self._routing.current()
             by_node: dict[int, storage_pb2.SyncRequest] = {}
             for chain_id in wanted:
@@ -419,10 +430,9 @@ class ChunkClient:
                 partial(self._sync_node, table.node(node_id), request)
                 for node_id, request in by_node.items()
             ])
+            return {chain_id: table.chain(chain_id).losses for chain_id in wanted}
 
-        await retrying(
-            self._runtime, self._runtime.clock.now() + self._total_seconds, attempt,
-            self._reroute)
+        return await retrying(self._runtime, self._deadline(), attempt, self._reroute)
 
     async def _sync_node(
         self, node: mgmtd_pb2.Node, request: storage_pb2.SyncRequest
@@ -470,6 +480,7 @@ def _batches(
         node = table.node_of(target)
         piece.message.chain.CopyFrom(_versioned(table.chain(piece.chain_id)))
         piece.failed_targets.add(target)
+        piece.losses = table.chain(piece.chain_id).losses
         batch, size = filling.get(node.node_id, ([], 0))
         full = len(batch) == BATCH_PIECES_MAX or size + piece.piece.length > BATCH_BYTES_MAX
         if not batch or full:

@@ -25,6 +25,8 @@ Serving targets that are lost in one step are each LAST_SERVING: no write can ha
 acknowledged without every one of them, so any that returns may serve. Doubtful ones may each lack
 something else, so only one of them does and the others are brought to what it has.
 
+That one may lack what was acknowledged and not flushed: the chain counts it as a loss.
+
 The order is SERVING, LAST_SERVING, SYNCING, WAITING, OFFLINE, each group keeping its order: a
 target that comes back takes its place at the end of those that serve. Any change raises the
 version by one. When every target serves, the preferred order is restored.
@@ -65,9 +67,11 @@ def next_chain(
     ordered = _in_order(after, list(chain.preferred_order))
     if ordered == before:
         return chain
+    doubtful = any(
+        state == SERVING and local[target] == mgmtd_pb2.LOCAL_DOUBTFUL for target, state in after)
     changed = mgmtd_pb2.Chain(
         chain_id=chain.chain_id, version=chain.version + 1,
-        preferred_order=chain.preferred_order)
+        preferred_order=chain.preferred_order, losses=chain.losses + doubtful)
     for target_id, state in ordered:
         changed.targets.add(target_id=target_id, state=state)
     return changed

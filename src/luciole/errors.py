@@ -71,6 +71,7 @@ FACTS: dict[int, Facts] = {
     Kind.STALE_UPDATE: Facts(errno.EIO),
     Kind.NOT_PRIMARY: Facts(errno.EIO, Retry.REROUTE),
     Kind.DISK_FAILED: Facts(errno.EIO, Retry.REROUTE),
+    Kind.DATA_LOST: Facts(errno.EIO),
 }
 
 

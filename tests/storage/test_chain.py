@@ -498,7 +498,11 @@ def test_a_late_trim_takes_only_what_it_listed() -> None:
             return False
 
         answers = iter([others_finish_meanwhile, finished])
-        await slow.trim(cut, lambda: next(answers)())
+
+        async def ask() -> bool:
+            return await next(answers)()
+
+        await slow.trim(cut, ask)
         buffer = memoryview(bytearray(CHUNK + 3))
         await client.read(file(), CHUNK, buffer)
         assert bytes(buffer) == b"new" * 10 + bytes(CHUNK - 30) + b"new"
@@ -531,7 +535,8 @@ def test_a_forward_that_was_given_up_comes_too_late() -> None:
 
         def rule(source: int, destination: int, method: str, request: Message) -> Fault:
             if method == "forward" and (source, destination) == (1, 2) and not held:
-                held.append(type(request).FromString(request.SerializeToString()))
+                held.append(
+                    storage_pb2.ForwardRequest.FromString(request.SerializeToString()))
                 return Fault(loss=Loss.REQUEST)
             return SOUND
 

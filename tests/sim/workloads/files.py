@@ -48,13 +48,20 @@ class FileModel:
     late_cuts: set[int] = field(default_factory=set)
     late_ends: set[int] = field(default_factory=set)  # in bytes, as chunks do not end with cells
 
+    def copy(self) -> FileModel:
+        """One that may be changed."""
+        return FileModel(
+            [set(cell) for cell in self.cells], [set(cell) for cell in self.late],
+            set(self.lengths), set(self.late_cuts), set(self.late_ends))
+
     def certain(self, op: Op) -> None:
         """It was acknowledged."""
         kind, first, end, stamp = op
         if kind == "write":
             for i in range(first, end):
                 self.cells[i] = {stamp}
-            self.lengths = {max(length, end) for length in self.lengths}
+            # A cut that nobody acknowledged may have come before.
+            self.lengths = {max(length, end) for length in self.lengths | self.late_cuts}
         else:
             for i in range(first, CELLS):
                 self.cells[i] = {0}
@@ -248,11 +255,12 @@ class Files:
         data = bytes(await timed(
             self._world, client, f"reads {file.name!r} from {first} to {end}",
             operations.read(handle, first * CELL, (end - first) * CELL), calls=PATIENCE))
-        model = FileModel(
-            [set(cell) for cell in file.model.cells], file.model.late, set(file.model.lengths),
-            file.model.late_cuts, file.model.late_ends)
+        model = file.model.copy()
         for op in pending:
-            model.certain(op)
+            if self._durable:
+                model.unknown(op)  # the power may have failed since
+            else:
+                model.certain(op)
         problem = model.problem(first, data)
         require_true(not problem, self._about(client, file, problem))
 
