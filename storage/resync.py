@@ -109,7 +109,7 @@ class Resync:
 
     def _due(self, table: RoutingTable) -> Iterator[tuple[Target, mgmtd_pb2.Chain, int]]:
         for target in self._targets.all():
-            if not target.chain_id:
+            if not target.chain_id or not target.trusted:
                 continue
             chain = table.chain(target.chain_id)
             serving = serving_targets(chain)

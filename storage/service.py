@@ -65,12 +65,7 @@ class StorageService:
                           f"{wanted.version}, this node {chain.version}",
                           f"chain {wanted.chain_id}")
         target, state = self._targets.of_chain(chain)
-        if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
-            raise FsError(Kind.NOT_SERVING, "the target's disk failed",
-                          f"target {target.target_id}")
-        if target.local_state == mgmtd_pb2.LOCAL_DOUBTFUL:
-            raise FsError(Kind.NOT_SERVING, "the machine lost power and the target may lack "
-                          "updates: the manager decides", f"target {target.target_id}")
+        _need_trust(target)
         return target, chain, state
 
     async def _serving(
@@ -309,6 +304,7 @@ class StorageService:
     ) -> storage_pb2.ListChunksReply:
         """One page of a target's chunks in order of id."""
         target = self._targets.get(request.target_id)
+        _need_trust(target)
         limit = min(request.limit or LIST_MAX, LIST_MAX)
         states, more = await target.engine.list(request.begin, request.end or None, limit)
         return storage_pb2.ListChunksReply(
@@ -328,6 +324,13 @@ class StorageService:
         await target.engine.sync()
         self._targets.sync_done(chain)
         return common_pb2.Empty()
+
+
+def _need_trust(target: Target) -> None:
+    if not target.trusted:
+        why = ("its disk failed" if target.local_state == mgmtd_pb2.LOCAL_OFFLINE else
+               "its machine lost power and it may lack updates: the manager decides")
+        raise FsError(Kind.NOT_SERVING, why, f"target {target.target_id}")
 
 
 def versions_of(state: ChunkState) -> set[int]:

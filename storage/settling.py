@@ -43,7 +43,7 @@ class Settling:
         """Looks once at every chunk that may need it. Returns how many were settled."""
         settled = 0
         for target in self._targets.all():
-            if not target.chain_id:
+            if not target.chain_id or not target.trusted:
                 continue
             chain = self._routing.current().chain(target.chain_id)
             if target.target_id not in serving_targets(chain):

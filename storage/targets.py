@@ -54,6 +54,12 @@ class Target:
         if self.engine.doubtful:
             self.local_state = mgmtd_pb2.LOCAL_DOUBTFUL
 
+    @property
+    def trusted(self) -> bool:
+        """Whether others may build on what it holds: its disk works, and no power loss that the
+        manager has not judged took something from it."""
+        return self.local_state not in {mgmtd_pb2.LOCAL_OFFLINE, mgmtd_pb2.LOCAL_DOUBTFUL}
+
     def note_link(self, chain_version: int, link: int) -> int:
         """Takes note of the link that a message came over; returns the newest one."""
         with self._links_guard:
