@@ -924,6 +924,10 @@ STORAGE_SYNC_DONE: Method[storage_pb2.SyncDoneRequest, common_pb2.Empty] = Metho
     "Storage", "SyncDone", "sync_done", 3, 8,
     storage_pb2.SyncDoneRequest, common_pb2.Empty,
 )
+STORAGE_PROBE: Method[common_pb2.Empty, common_pb2.Empty] = Method(
+    "Storage", "Probe", "probe", 3, 9,
+    common_pb2.Empty, common_pb2.Empty,
+)
 STORAGE = _service("Storage", 3, (
     STORAGE_WRITE,
     STORAGE_FORWARD,
@@ -933,6 +937,7 @@ STORAGE = _service("Storage", 3, (
     STORAGE_SYNC,
     STORAGE_LIST_CHUNKS,
     STORAGE_SYNC_DONE,
+    STORAGE_PROBE,
 ))
 
 
@@ -969,6 +974,10 @@ class StorageService(Protocol):
 
     async def sync_done(
         self, request: storage_pb2.SyncDoneRequest, call: Call
+    ) -> common_pb2.Empty: ...
+
+    async def probe(
+        self, request: common_pb2.Empty, call: Call
     ) -> common_pb2.Empty: ...
 
 
@@ -1087,5 +1096,19 @@ class StorageStub:
         """Calls Storage.SyncDone."""
         return await self.caller.call(
             STORAGE_SYNC_DONE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def probe(
+        self,
+        request: common_pb2.Empty,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+    ) -> common_pb2.Empty:
+        """Calls Storage.Probe."""
+        return await self.caller.call(
+            STORAGE_PROBE, request,
             timeout=timeout, payload=payload, sink=sink,
         )

@@ -69,8 +69,9 @@ class StorageService:
             raise FsError(Kind.NOT_SERVING, "the target's disk failed",
                           f"target {target.target_id}")
         if target.local_state == mgmtd_pb2.LOCAL_DOUBTFUL:
-            raise FsError(Kind.NOT_SERVING, "the machine lost power and the target may lack "
-                          "updates: the manager decides", f"target {target.target_id}")
+            raise FsError(Kind.NOT_SERVING, "the target lost power and may lack updates, or is "
+                          "out of touch with its neighbours: the manager decides",
+                          f"target {target.target_id}")
         return target, chain, state
 
     async def _serving(
@@ -275,6 +276,10 @@ class StorageService:
             return storage_pb2.QueryVersionReply(found=False)
         return storage_pb2.QueryVersionReply(
             found=True, committed_version=state.committed.number)
+
+    async def probe(self, request: common_pb2.Empty, call: Call) -> common_pb2.Empty:
+        """Answers."""
+        return common_pb2.Empty()
 
     # Resync and fsck.
 

@@ -64,3 +64,7 @@ SCENARIOS["cuts"] = Scenario(
     cuts=True)
 SCENARIOS["fsync"] = Scenario(
     "fsync", workloads=("files",), actions={"power_all": 1}, every=6.0)
+# Run by a test of its own; which scenario a seed stands for stays as it was.
+SCENARIOS["links"] = Scenario(
+    "links", actions={"cut_link": 5, "kill_storage": 1, "kill_manager": 1}, every=4.0, loss=0.01,
+    shape=Shape(skew=0.05))
