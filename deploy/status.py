@@ -16,7 +16,7 @@ from rich.text import Text
 from luciole.client.session import Client
 from luciole.config import ClientConfig, load
 from luciole.deploy import local_cluster, mounts, processes
-from luciole.deploy.cluster_directory import ClusterDirectory, ports_of, services_of
+from luciole.deploy.cluster_directory import ClusterDirectory, services_of
 from luciole.deploy.connect import DEFAULT_DIRECTORY, open_client
 from luciole.deploy.health import (
     chain_problems,
@@ -211,8 +211,8 @@ def _add_local(view: StatusView, directory: ClusterDirectory) -> None:
 def _service_names(directory: ClusterDirectory) -> dict[str, str]:
     """Names of a local cluster's processes by the address of each."""
     file = directory.read()
-    return {f"127.0.0.1:{ports_of(service, file.port_base)[0]}": service.name
-            for service in services_of(file)}
+    configs = {service.name: directory.service_config(service) for service in services_of(file)}
+    return {f"{config.host}:{config.rpc_port}": name for name, config in configs.items()}
 
 
 def _add_cluster(

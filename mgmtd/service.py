@@ -92,6 +92,9 @@ class MgmtdService:
     async def campaign(self) -> None:
         """One step of the election; takes up the work of the primary when it has come to us."""
         try:
+            if self._is_deaf():
+                log.warning("stepping_aside", reason="no node is heard any more")
+                await self._primary.step_aside()
             await self._primary.step()
         finally:
             term = self._primary.term
@@ -102,6 +105,18 @@ class MgmtdService:
         if term is not None and self._term is None:
             async with self._runtime.lock(LOCK):
                 await self._take_up(term)
+
+    def _is_deaf(self) -> bool:
+        """Whether all nodes that this primary has heard fell silent at once.
+
+        It may reach the store and nobody else: then another manager should lead. If there is none
+        it leads on after a pause, with patience, as all nodes may have died indeed. Half a lease
+        is when the nodes fence themselves: until then nobody misses us.
+        """
+        if self._primary.term is None or self._primary.term is not self._term:
+            return False
+        last = max((heard.at for heard in list(self._heard.values())), default=math.inf)
+        return self._runtime.clock.now() >= last + self._lease / 2
 
     async def _take_up(self, term: Term) -> None:
         self._routing = await self._kv.run(store.load_routing)
