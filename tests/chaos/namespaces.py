@@ -35,7 +35,7 @@ def why_not() -> str:
     if missing:
         return f"{', '.join(missing)} not installed"
     # A bridge and a pair of interfaces are what everything here is made of.
-    attempt = "ip link add a type bridge && ip link add b type veth peer name c"
+    attempt = "ip link add test0 type bridge && ip link add test1 type veth peer name test2"
     done = subprocess.run([*_ENCLOSE, "sh", "-c", attempt], capture_output=True, text=True,
                           check=False, timeout=COMMAND_SECONDS)
     return f"no network namespaces: {done.stderr.strip()}" if done.returncode else ""
