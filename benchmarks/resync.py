@@ -17,6 +17,7 @@ from benchmarks.cluster import MIB, Cluster, file_of_one_chain, percentile, runn
 from luciole.client.session import Client
 from luciole.deploy import processes
 from luciole.deploy.local_cluster import Shape
+from luciole.errors import FsError
 from luciole.proto import common_pb2, mgmtd_pb2
 from luciole.runtime import drive
 
@@ -72,7 +73,10 @@ class Foreground:
 def follow(client: Client, stop: threading.Event) -> None:
     """Keeps a client's routing new, as a mount does."""
     while not stop.is_set():
-        drive(client.manager.follow())
+        try:
+            drive(client.manager.follow())
+        except FsError:
+            stop.wait(0.2)
 
 
 def states(client: Client) -> set[mgmtd_pb2.PublicState]:
@@ -94,7 +98,8 @@ def until(client: Client, wanted: set[mgmtd_pb2.PublicState]) -> float:
 
 def measure(cluster: Cluster, size: int, seconds: float) -> None:
     """One round; prints its phases."""
-    foreground, client = Foreground(cluster), cluster.client()
+    foreground, client, ended = Foreground(cluster), cluster.client(), threading.Event()
+    threading.Thread(target=follow, args=(client, ended), daemon=True).start()
     try:
         marks = [time.monotonic()]
         time.sleep(seconds)
@@ -124,6 +129,7 @@ def measure(cluster: Cluster, size: int, seconds: float) -> None:
         print(f"  redundant {whole - began:.1f} s after the start, {whole - syncing:.1f} s of it "
               f"resync: {size / MIB / (whole - syncing):.0f} MiB/s")
     finally:
+        ended.set()
         foreground.stop()
 
 

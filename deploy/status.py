@@ -21,6 +21,7 @@ from luciole.deploy.connect import DEFAULT_DIRECTORY, open_client
 from luciole.deploy.health import (
     chain_problems,
     damage_problems,
+    link_problems,
     node_problems,
     resync_progress,
     resync_seconds_left,
@@ -247,6 +248,7 @@ def _add_cluster(
         sum(report.damaged for report in reports), sum(report.repaired for report in reports),
         sum(report.unrepairable for report in reports))
     view.problems += node_problems(status) + chain_problems(status) + damage_problems(status)
+    view.problems += link_problems(status)
     view.problems += local_cluster.meta_problems(client.connections.caller, status)
 
 
