@@ -226,3 +226,5 @@ class Run:
         for place in self._places:
             if mounts.is_mounted(place):
                 subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False, timeout=20)
+        if self._network is not None:
+            self._network.close()
