@@ -76,6 +76,16 @@ def damage_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
     ]
 
 
+def link_problems(status: mgmtd_pb2.StatusReply) -> list[str]:
+    """Storage nodes that live and do not reach each other, each pair once."""
+    names = {entry.node.node_id: node_name(entry.node) for entry in status.nodes}
+    return [
+        f"{node_name(entry.node)} and {names.get(other, other)} do not reach each other though "
+        "both reach the manager: check the network between them"
+        for entry in status.nodes for other in entry.unreachable if entry.node.node_id < other
+    ]
+
+
 def resync_seconds_left(status: mgmtd_pb2.StatusReply, chain: mgmtd_pb2.Chain) -> int:
     """Estimated seconds until a chain is up to date; 0: not known."""
     members = {member.target_id for member in chain.targets}

@@ -225,7 +225,8 @@ class Watch:
             self._report_chains(status, report)
         else:
             problems = self._meta_problems(status) + manager_problems(
-                manager_states(self._client.connections, manager_addresses(self._file)))
+                manager_states(
+                    self._client.connections, self._directory.client_config().mgmtd))
         return status, problems
 
     def _missing_nodes(self, status: mgmtd_pb2.StatusReply) -> list[str]:

@@ -16,11 +16,12 @@ from rich.text import Text
 from luciole.client.session import Client
 from luciole.config import ClientConfig, load
 from luciole.deploy import local_cluster, mounts, processes
-from luciole.deploy.cluster_directory import ClusterDirectory, ports_of, services_of
+from luciole.deploy.cluster_directory import ClusterDirectory, services_of
 from luciole.deploy.connect import DEFAULT_DIRECTORY, open_client
 from luciole.deploy.health import (
     chain_problems,
     damage_problems,
+    link_problems,
     node_problems,
     resync_progress,
     resync_seconds_left,
@@ -211,8 +212,8 @@ def _add_local(view: StatusView, directory: ClusterDirectory) -> None:
 def _service_names(directory: ClusterDirectory) -> dict[str, str]:
     """Names of a local cluster's processes by the address of each."""
     file = directory.read()
-    return {f"127.0.0.1:{ports_of(service, file.port_base)[0]}": service.name
-            for service in services_of(file)}
+    configs = {service.name: directory.service_config(service) for service in services_of(file)}
+    return {f"{config.host}:{config.rpc_port}": name for name, config in configs.items()}
 
 
 def _add_cluster(
@@ -247,6 +248,7 @@ def _add_cluster(
         sum(report.damaged for report in reports), sum(report.repaired for report in reports),
         sum(report.unrepairable for report in reports))
     view.problems += node_problems(status) + chain_problems(status) + damage_problems(status)
+    view.problems += link_problems(status)
     view.problems += local_cluster.meta_problems(client.connections.caller, status)
 
 

@@ -46,6 +46,7 @@ class Primary:
             generation=int.from_bytes(runtime.entropy.token(7), "little"))
         self._watch = Watch()
         self._until = -math.inf
+        self._rests_until = -math.inf
         self._term: Term | None = None
 
     def listens_at(self, address: str) -> None:
@@ -73,6 +74,8 @@ class Primary:
     async def step(self) -> None:
         """Looks at the lease, and renews or takes it. Raises FsError of the store."""
         began = self._runtime.clock.now()
+        if began < self._rests_until:
+            return
         watch = self._watch
 
         async def body(
@@ -105,6 +108,11 @@ class Primary:
         if record is None or record.released or record.generation != self._me.generation \
                 or record.epoch != term.epoch:
             raise self.refusal()
+
+    async def step_aside(self) -> None:
+        """Gives the lease up and lets the others be first: one that nobody reaches is no use."""
+        await self.release()
+        self._rests_until = self._runtime.clock.now() + self._lease
 
     async def release(self) -> None:
         """Gives the lease up, so that another need not wait for its end."""

@@ -11,6 +11,7 @@ one lock of the runtime ("mgmtd"), which no wait for a heartbeat or a long poll 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -22,6 +23,7 @@ from luciole.log import get_logger
 from luciole.mgmtd import store
 from luciole.mgmtd.core.administration import check_removal
 from luciole.mgmtd.core.chain_table import next_chain
+from luciole.mgmtd.core.links import Links, cut_links, who_steps_down
 from luciole.mgmtd.core.placement import place_chains
 from luciole.mgmtd.primary import Primary, Term
 from luciole.proto import common_pb2, mgmtd_pb2
@@ -40,7 +42,9 @@ class Heard:
 
     at: float
     generation: int
+    since: float  # when this process registered; long ago if that was with another primary
     targets: list[mgmtd_pb2.TargetReport] = field(default_factory=list)
+    unreachable: dict[int, int] = field(default_factory=dict)  # node -> for how many ms
 
 
 @dataclass
@@ -77,6 +81,7 @@ class MgmtdService:
         self._routing = mgmtd_pb2.Routing()
         self._changed = runtime.signal()
         self._heard: dict[int, Heard] = {}
+        self._asked: dict[int, mgmtd_pb2.StepDown] = {}  # by chain: who is to step down
         self._clients: dict[bytes, HeardClient] = {}
         self._stopping = False
 
@@ -87,6 +92,9 @@ class MgmtdService:
     async def campaign(self) -> None:
         """One step of the election; takes up the work of the primary when it has come to us."""
         try:
+            if self._is_deaf():
+                log.warning("stepping_aside", reason="no node is heard any more")
+                await self._primary.step_aside()
             await self._primary.step()
         finally:
             term = self._primary.term
@@ -98,9 +106,22 @@ class MgmtdService:
             async with self._runtime.lock(LOCK):
                 await self._take_up(term)
 
+    def _is_deaf(self) -> bool:
+        """Whether all nodes that this primary has heard fell silent at once.
+
+        It may reach the store and nobody else: then another manager should lead. If there is none
+        it leads on after a pause, with patience, as all nodes may have died indeed. Half a lease
+        is when the nodes fence themselves: until then nobody misses us.
+        """
+        if self._primary.term is None or self._primary.term is not self._term:
+            return False
+        last = max((heard.at for heard in list(self._heard.values())), default=math.inf)
+        return self._runtime.clock.now() >= last + self._lease / 2
+
     async def _take_up(self, term: Term) -> None:
         self._routing = await self._kv.run(store.load_routing)
         self._heard.clear()
+        self._asked.clear()
         self._clients.clear()
         self._started = self._runtime.clock.now()
         # Those who were there a moment ago will be heard within a lease; when the cluster itself
@@ -174,8 +195,9 @@ class MgmtdService:
 
         async with self._runtime.lock(LOCK):
             await self._write(body)
+            now = self._runtime.clock.now()
             self._heard[request.node.node_id] = Heard(
-                self._runtime.clock.now(), request.node.generation, list(request.targets))
+                now, request.node.generation, now, list(request.targets))
             await self._reload()
         log.info("node_registered", node=request.node.node_id, port=request.node.rpc_port)
         return mgmtd_pb2.RegisterNodeReply(
@@ -192,10 +214,16 @@ class MgmtdService:
             if known is None or known.generation != request.generation:
                 raise FsError(Kind.NOT_FOUND, "not registered with this generation: register",
                               f"node {request.node_id}")
+            now, before = self._runtime.clock.now(), self._heard.get(request.node_id)
             self._heard[request.node_id] = Heard(
-                self._runtime.clock.now(), request.generation, list(request.targets))
+                now, request.generation, before.since if before else -math.inf,
+                list(request.targets),
+                {other.node_id: other.for_ms for other in request.unreachable})
+            own = {report.target_id for report in request.targets}
+            asked = [step for step in self._asked.values() if step.target_id in own]
         return mgmtd_pb2.HeartbeatReply(
-            routing_version=self._routing.version, lease_ms=int(self._lease * 1000))
+            routing_version=self._routing.version, lease_ms=int(self._lease * 1000),
+            step_down=asked)
 
     async def tick(self) -> bool:
         """Judges nodes and chains by what was heard; returns whether routing changed."""
@@ -206,9 +234,11 @@ class MgmtdService:
             self._forget_clients(now)
             reports = self._local_states(now)
             nodes = self._judged_nodes(now)
+            links = self._links(now)
+            self._ask_to_step_down(links)
             chains = [
                 after for before in self._routing.chains
-                if (after := next_chain(before, reports[before.chain_id])) is not before
+                if (after := next_chain(before, reports[before.chain_id], links)) is not before
             ]
             if not chains and not nodes:
                 return False
@@ -243,6 +273,37 @@ class MgmtdService:
                 after.state = state
                 changed.append(after)
         return changed
+
+    def _links(self, now: float) -> Links:
+        """Which nodes do not reach each other, by the word of those that have lived a while.
+
+        Half a lease is what a node has for the manager, too. A node that was started again is
+        reported until the next probe finds it.
+        """
+        patience = self._lease / 2
+        unreachable = {
+            node_id: heard.unreachable for node_id, heard in self._heard.items()
+            if now >= heard.since + patience and self._alive(node_id, now)}
+        return Links(
+            cut_links(unreachable, int(patience * 1000)),
+            {target.target_id: target.node_id for target in self._routing.targets},
+            complete=all(node.node_id in self._heard for node in self._routing.nodes
+                         if self._alive(node.node_id, now)))
+
+    def _ask_to_step_down(self, links: Links) -> None:
+        """Settles who is asked. One who was asked stays so for that version of the chain."""
+        before, self._asked = self._asked, {}
+        if not links.cut:
+            return
+        for chain in self._routing.chains:
+            target_id = who_steps_down(chain, links)
+            asked = before.get(chain.chain_id)
+            if target_id is None:
+                continue
+            if asked is None or asked.chain_version != chain.version:
+                asked = mgmtd_pb2.StepDown(target_id=target_id, chain_version=chain.version)
+                log.info("asked_to_step_down", chain=chain.chain_id, target=target_id)
+            self._asked[chain.chain_id] = asked
 
     def _local_states(self, now: float) -> dict[int, dict[int, mgmtd_pb2.LocalState]]:
         """Per chain, the local state of each target as far as it is known and current."""
@@ -445,9 +506,12 @@ class MgmtdService:
                 routing=self._routing, bootstrapping=self.bootstrapping,
                 primary=self._primary.record,
                 clients=[client.session for client in self._clients.values()])
+            cut = self._links(now).cut
             for node in self._routing.nodes:
                 heard = self._heard.get(node.node_id)
-                entry = reply.nodes.add(node=node, heard=heard is not None)
+                entry = reply.nodes.add(node=node, heard=heard is not None, unreachable=sorted(
+                    other for pair in cut if node.node_id in pair
+                    for other in pair - {node.node_id}))
                 if heard:
                     entry.last_heartbeat_age_ms = int((now - heard.at) * 1000)
                     entry.targets.extend(heard.targets)

@@ -219,29 +219,49 @@ class RegisterNodeReply(_message.Message):
     lease_ms: int
     def __init__(self, routing_version: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
+class Unreachable(_message.Message):
+    __slots__ = ("node_id", "for_ms")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    FOR_MS_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    for_ms: int
+    def __init__(self, node_id: _Optional[int] = ..., for_ms: _Optional[int] = ...) -> None: ...
+
+class StepDown(_message.Message):
+    __slots__ = ("target_id", "chain_version")
+    TARGET_ID_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    target_id: int
+    chain_version: int
+    def __init__(self, target_id: _Optional[int] = ..., chain_version: _Optional[int] = ...) -> None: ...
+
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "generation", "targets", "config_version")
+    __slots__ = ("cluster_id", "node_id", "generation", "targets", "config_version", "unreachable")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     node_id: int
     generation: int
     targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
     config_version: int
-    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[int] = ..., generation: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., config_version: _Optional[int] = ...) -> None: ...
+    unreachable: _containers.RepeatedCompositeFieldContainer[Unreachable]
+    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[int] = ..., generation: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., config_version: _Optional[int] = ..., unreachable: _Optional[_Iterable[_Union[Unreachable, _Mapping]]] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("routing_version", "config_version", "lease_ms")
+    __slots__ = ("routing_version", "config_version", "lease_ms", "step_down")
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
     CONFIG_VERSION_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    STEP_DOWN_FIELD_NUMBER: _ClassVar[int]
     routing_version: int
     config_version: int
     lease_ms: int
-    def __init__(self, routing_version: _Optional[int] = ..., config_version: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+    step_down: _containers.RepeatedCompositeFieldContainer[StepDown]
+    def __init__(self, routing_version: _Optional[int] = ..., config_version: _Optional[int] = ..., lease_ms: _Optional[int] = ..., step_down: _Optional[_Iterable[_Union[StepDown, _Mapping]]] = ...) -> None: ...
 
 class GetRoutingRequest(_message.Message):
     __slots__ = ("known_version", "wait_ms")
@@ -354,16 +374,18 @@ class ListClientSessionsReply(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[ClientSession, _Mapping]]] = ..., bootstrapping: _Optional[bool] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "last_heartbeat_age_ms", "targets", "heard")
+    __slots__ = ("node", "last_heartbeat_age_ms", "targets", "heard", "unreachable")
     NODE_FIELD_NUMBER: _ClassVar[int]
     LAST_HEARTBEAT_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     HEARD_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
     node: Node
     last_heartbeat_age_ms: int
     targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
     heard: bool
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., last_heartbeat_age_ms: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., heard: _Optional[bool] = ...) -> None: ...
+    unreachable: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., last_heartbeat_age_ms: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., heard: _Optional[bool] = ..., unreachable: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StatusReply(_message.Message):
     __slots__ = ("routing", "nodes", "clients", "capacity_bytes", "free_bytes", "used_bytes", "bootstrapping", "primary")

@@ -928,6 +928,10 @@ STORAGE_REMOVE_LISTED: Method[storage_pb2.RemoveListedRequest, storage_pb2.Remov
     "Storage", "RemoveListed", "remove_listed", 3, 9,
     storage_pb2.RemoveListedRequest, storage_pb2.RemoveListedReply,
 )
+STORAGE_PROBE: Method[common_pb2.Empty, common_pb2.Empty] = Method(
+    "Storage", "Probe", "probe", 3, 10,
+    common_pb2.Empty, common_pb2.Empty,
+)
 STORAGE = _service("Storage", 3, (
     STORAGE_WRITE,
     STORAGE_FORWARD,
@@ -938,6 +942,7 @@ STORAGE = _service("Storage", 3, (
     STORAGE_LIST_CHUNKS,
     STORAGE_SYNC_DONE,
     STORAGE_REMOVE_LISTED,
+    STORAGE_PROBE,
 ))
 
 
@@ -979,6 +984,10 @@ class StorageService(Protocol):
     async def remove_listed(
         self, request: storage_pb2.RemoveListedRequest, call: Call
     ) -> storage_pb2.RemoveListedReply: ...
+
+    async def probe(
+        self, request: common_pb2.Empty, call: Call
+    ) -> common_pb2.Empty: ...
 
 
 class StorageStub:
@@ -1110,5 +1119,19 @@ class StorageStub:
         """Calls Storage.RemoveListed."""
         return await self.caller.call(
             STORAGE_REMOVE_LISTED, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def probe(
+        self,
+        request: common_pb2.Empty,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+    ) -> common_pb2.Empty:
+        """Calls Storage.Probe."""
+        return await self.caller.call(
+            STORAGE_PROBE, request,
             timeout=timeout, payload=payload, sink=sink,
         )

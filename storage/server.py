@@ -18,6 +18,7 @@ from luciole.rpc.serving import serving
 from luciole.runtime import ThreadRuntime
 from luciole.storage.engine.file import FileEngine
 from luciole.storage.fencing import LateFence
+from luciole.storage.neighbours import Neighbours
 from luciole.storage.repair import Repair
 from luciole.storage.resync import Resync
 from luciole.storage.scrub import STEP_S, Scrub
@@ -47,6 +48,9 @@ def serve(config: StorageConfig) -> None:
         resync = Resync(*ports_of_chains, bytes_per_second=config.resync_bytes_per_second)
         repair = Repair(*ports_of_chains)
         settling = Settling(runtime, targets, node.routing, service.replica)
+        neighbours = Neighbours(
+            runtime, targets, node.routing, node.connections,
+            interval_seconds=config.heartbeat_seconds)
         scrub = Scrub(
             runtime, targets, bytes_per_second=config.scrub_bytes_per_second,
             interval_seconds=config.scrub_interval_seconds)
@@ -54,6 +58,7 @@ def serve(config: StorageConfig) -> None:
         async def follow_routing() -> None:
             await node.manager.follow()
             targets.observe(node.routing.current())
+            neighbours.sever_lost()
 
         async def flush() -> None:
             for target in targets.all():
@@ -64,11 +69,14 @@ def serve(config: StorageConfig) -> None:
                 await target.engine.release_idle()
 
         with serving(config, services.STORAGE, service) as ports:
-            member = node.membership(ports, targets.reports)
+            member = node.membership(
+                ports, targets.reports, unreachable=neighbours.unreachable,
+                step_down=targets.step_down)
             fence.member = member
             trio.run(run_loops, [
                 Loop("heartbeat", config.heartbeat_seconds, member.beat),
                 Loop("routing", 0, follow_routing),
+                Loop("neighbours", config.heartbeat_seconds, neighbours.probe_once),
                 Loop("resync", config.resync_interval_seconds, resync.run_once),
                 Loop("settle", config.resync_interval_seconds, settling.run_once),
                 Loop("repair", config.resync_interval_seconds, repair.run_once),

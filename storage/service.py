@@ -297,6 +297,10 @@ class StorageService:
         return storage_pb2.QueryVersionReply(
             found=True, committed_version=state.committed.number)
 
+    async def probe(self, request: common_pb2.Empty, call: Call) -> common_pb2.Empty:
+        """Answers."""
+        return common_pb2.Empty()
+
     # Resync and fsck.
 
     async def list_chunks(
@@ -329,7 +333,8 @@ class StorageService:
 def _need_trust(target: Target) -> None:
     if not target.trusted:
         why = ("its disk failed" if target.local_state == mgmtd_pb2.LOCAL_OFFLINE else
-               "its machine lost power and it may lack updates: the manager decides")
+               "it lost power and may lack updates, or is out of touch with its neighbours: the "
+               "manager decides")
         raise FsError(Kind.NOT_SERVING, why, f"target {target.target_id}")
 
 

@@ -12,12 +12,15 @@ every acknowledged byte of its chain; ONLINE that it is here but may lack some. 
 - after a power loss that may have taken acknowledged updates (`ChunkEngine.doubtful`), public
   SERVING or LAST_SERVING: doubtful, and it serves nothing. The manager answers by making it wait
   for the others, or LAST_SERVING; a doubtful target that has seen itself LAST_SERVING and then
-  SERVING was chosen to go on with what it has.
+  SERVING was chosen to go on with what it has;
+- asked by the manager to step down (its neighbours do not reach it): the same, without the power
+  loss.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from luciole.errors import FsError, Kind
@@ -134,6 +137,15 @@ class Targets:
         with self._guard:
             if state == mgmtd_pb2.SYNCING and target.chain_version == chain.version:
                 target.local_state = mgmtd_pb2.LOCAL_UP_TO_DATE
+
+    def step_down(self, asked: Iterable[mgmtd_pb2.StepDown]) -> None:
+        """These targets answer nothing more until the manager has settled their part."""
+        with self._guard:
+            for step in asked:
+                target = self._targets.get(step.target_id)
+                if target is not None and target.chain_version == step.chain_version \
+                        and target.local_state == mgmtd_pb2.LOCAL_UP_TO_DATE:
+                    target.local_state = mgmtd_pb2.LOCAL_DOUBTFUL
 
     def set_offline(self, target: Target) -> None:
         """The disk failed: the target is out until the process starts anew."""

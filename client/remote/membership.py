@@ -9,7 +9,7 @@ ample for it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from luciole.client.remote.manager import Manager
 from luciole.errors import FsError, Kind
@@ -28,6 +28,15 @@ async def no_targets() -> list[mgmtd_pb2.TargetReport]:
     return []
 
 
+def all_reached() -> list[mgmtd_pb2.Unreachable]:
+    """The word of a service that need not reach others."""
+    return []
+
+
+def has_no_part(asked: Iterable[mgmtd_pb2.StepDown]) -> None:
+    """The answer of a service without targets."""
+
+
 class Membership:
     """Registers a node and keeps its lease."""
 
@@ -38,12 +47,17 @@ class Membership:
         cluster_id: str,
         node: mgmtd_pb2.Node,
         reports: Reports = no_targets,
+        *,
+        unreachable: Callable[[], list[mgmtd_pb2.Unreachable]] = all_reached,
+        step_down: Callable[[Iterable[mgmtd_pb2.StepDown]], None] = has_no_part,
     ) -> None:
         self._runtime = runtime
         self._manager = manager
         self._cluster_id = cluster_id
         self._node = node
         self._reports = reports
+        self._unreachable = unreachable
+        self._step_down = step_down
         self._registered = False
         self._fenced_at = 0.0
 
@@ -62,7 +76,8 @@ class Membership:
         else:
             request = mgmtd_pb2.HeartbeatRequest(
                 cluster_id=self._cluster_id, node_id=self._node.node_id,
-                generation=self._node.generation, targets=reports)
+                generation=self._node.generation, targets=reports,
+                unreachable=self._unreachable())
             try:
                 reply = await self._manager.call(
                     lambda stub: stub.heartbeat(request, timeout=HEARTBEAT_TIMEOUT_S),
@@ -72,6 +87,7 @@ class Membership:
                     self._registered = False
                 raise
             lease_ms = reply.lease_ms
+            self._step_down(reply.step_down)
         self._fenced_at = sent_at + lease_ms / 2000
 
     async def _register(self, reports: list[mgmtd_pb2.TargetReport]) -> int:

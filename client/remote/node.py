@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import Manager, RoutingCache
-from luciole.client.remote.membership import Membership, Reports, no_targets
+from luciole.client.remote.membership import (
+    Membership,
+    Reports,
+    all_reached,
+    has_no_part,
+    no_targets,
+)
 from luciole.config import ConfigT, MetaConfig, StorageConfig, overlay
 from luciole.errors import FsError, Retry
 from luciole.proto import mgmtd_pb2
@@ -36,14 +44,19 @@ class Node:
         self.manager = Manager(runtime, self.connections, config.mgmtd, self.routing)
         self.client_id = runtime.entropy.token(16)
 
-    def membership(self, ports: Ports, reports: Reports = no_targets) -> Membership:
-        """This node as a member, listening on `ports`."""
+    def membership(
+        self, ports: Ports, reports: Reports = no_targets, *,
+        unreachable: Callable[[], list[mgmtd_pb2.Unreachable]] = all_reached,
+        step_down: Callable[[Iterable[mgmtd_pb2.StepDown]], None] = has_no_part,
+    ) -> Membership:
+        """This node as a member, listening on `ports`; the rest as for `Membership`."""
         node = mgmtd_pb2.Node(
             node_id=self._config.node_id, kind=self._kind, host=self._config.host,
             rpc_port=ports.rpc, grpc_port=ports.grpc,
             generation=int.from_bytes(self.runtime.entropy.token(7), "little"))
         return Membership(
-            self.runtime, self.manager, self._config.cluster_id, node, reports)
+            self.runtime, self.manager, self._config.cluster_id, node, reports,
+            unreachable=unreachable, step_down=step_down)
 
 
 def cluster_config(config: ConfigT, service: str, node: Node) -> ConfigT:

@@ -16,8 +16,10 @@ doubtful: back after a power loss that may have taken what it had acknowledged):
     LAST_SERVING  | offline      | one is SERVING again           | OFFLINE
     SYNCING       | up to date   | one is SERVING                 | SERVING
     SYNCING       | online       | one is SERVING                 | SYNCING
+    SYNCING       | here         | the last SERVING is apart      | WAITING
     SYNCING       | here         | none is SERVING                | WAITING
-    WAITING,      | here         | one SERVING, none SYNCING      | SYNCING (the first such)
+    WAITING,      | here         | one SERVING, none SYNCING, and | SYNCING (the first such)
+                  |              |   the last SERVING is not apart|
       OFFLINE     | here         | otherwise                      | WAITING
     not SERVING   | offline      |                                | OFFLINE
 
@@ -31,6 +33,11 @@ The order is SERVING, LAST_SERVING, SYNCING, WAITING, OFFLINE, each group keepin
 target that comes back takes its place at the end of those that serve. Any change raises the
 version by one. When every target serves, the preferred order is restored.
 
+Two targets are *apart* when their nodes do not reach each other (core/links.py). Of two that serve
+side by side one is asked to step down, and then reports to be doubtful: it must have stopped to
+answer before the others go on without it. It comes back as soon as it is not apart from the last
+serving target; an order that would bring two that are apart side by side is not restored.
+
 Source: the transition rules of 3FS's cluster manager, with the changes that ARCHITECTURE.md names.
 """
 
@@ -38,6 +45,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from luciole.mgmtd.core.links import ALL_REACHED, Links
 from luciole.proto import mgmtd_pb2
 
 Public = mgmtd_pb2.PublicState
@@ -48,7 +56,8 @@ _ORDER = {SERVING: 0, LAST_SERVING: 1, SYNCING: 2, WAITING: 3, OFFLINE: 4}
 
 
 def next_chain(
-    chain: mgmtd_pb2.Chain, reports: Mapping[int, mgmtd_pb2.LocalState]
+    chain: mgmtd_pb2.Chain, reports: Mapping[int, mgmtd_pb2.LocalState],
+    links: Links = ALL_REACHED,
 ) -> mgmtd_pb2.Chain:
     """The chain after what its targets report.
 
@@ -57,14 +66,15 @@ def next_chain(
         reports: local state by target id; a missing one counts as LOCAL_OFFLINE. An up-to-date
             report made under another chain version must be given as LOCAL_ONLINE; a doubtful one
             too, but for a LAST_SERVING target as LOCAL_OFFLINE: it must have seen that first.
+        links: which targets are apart.
 
     Returns:
         `chain` itself when nothing changes, otherwise a new one with the next version.
     """
     before = [(target.target_id, target.state) for target in chain.targets]
     local = {target: reports.get(target, mgmtd_pb2.LOCAL_OFFLINE) for target, _ in before}
-    after = _join(_serving_step(before, local), local)
-    ordered = _in_order(after, list(chain.preferred_order))
+    after = _join(_serving_step(before, local, links), links)
+    ordered = _in_order(after, list(chain.preferred_order), links)
     if ordered == before:
         return chain
     doubtful = any(
@@ -78,7 +88,7 @@ def next_chain(
 
 
 def _serving_step(
-    before: list[tuple[int, Public]], local: Mapping[int, Local]
+    before: list[tuple[int, Public]], local: Mapping[int, Local], links: Links
 ) -> list[tuple[int, Public]]:
     """Settles who serves: losses first, then returns."""
     here = {target for target, state in local.items() if state != mgmtd_pb2.LOCAL_OFFLINE}
@@ -100,7 +110,7 @@ def _serving_step(
             after.append((target, LAST_SERVING))
         elif target not in here:
             after.append((target, OFFLINE))
-        elif state == SYNCING and serves:
+        elif state == SYNCING and serves and _reached(after, target, links):
             caught_up = local[target] == mgmtd_pb2.LOCAL_UP_TO_DATE
             after.append((target, SERVING if caught_up else SYNCING))
         else:
@@ -108,23 +118,26 @@ def _serving_step(
     return after
 
 
-def _join(
-    states: list[tuple[int, Public]], local: Mapping[int, Local]
-) -> list[tuple[int, Public]]:
-    """Lets the first waiting target sync, if one serves and none syncs."""
-    kinds = [state for _, state in states]
-    if SERVING not in kinds or SYNCING in kinds or WAITING not in kinds:
+def _reached(states: list[tuple[int, Public]], target: int, links: Links) -> bool:
+    """Whether the last serving target, if there is one, reaches a target behind it."""
+    serving = [other for other, state in states if state == SERVING]
+    return not serving or not links.apart(serving[-1], target)
+
+
+def _join(states: list[tuple[int, Public]], links: Links) -> list[tuple[int, Public]]:
+    """Lets the first waiting target that can sync do so, if one serves and none syncs."""
+    kinds = {state for _, state in states}
+    if SERVING not in kinds or SYNCING in kinds:
         return states
-    first = kinds.index(WAITING)
-    return [
-        (target, SYNCING if position == first else state)
-        for position, (target, state) in enumerate(states)
-    ]
+    first = next((target for target, state in states
+                  if state == WAITING and _reached(states, target, links)), None)
+    return [(target, SYNCING if target == first else state) for target, state in states]
 
 
 def _in_order(
-    states: list[tuple[int, Public]], preferred: list[int]
+    states: list[tuple[int, Public]], preferred: list[int], links: Links
 ) -> list[tuple[int, Public]]:
-    if preferred and all(state == SERVING for _, state in states):
+    restores = preferred and links.complete and links.passable(preferred)
+    if restores and all(state == SERVING for _, state in states):
         return sorted(states, key=lambda item: preferred.index(item[0]))
     return sorted(states, key=lambda item: _ORDER[item[1]])

@@ -11,9 +11,12 @@ from pathlib import Path
 from rich.table import Table
 
 from luciole.deploy.output import answers, print_json
+from luciole.tests.chaos import namespaces, partitions
 from luciole.tests.chaos.harness import Plan, Report, Run
 
-KINDS = ("storage", "mgmtd", "meta", "stop")
+CANNOT = 77
+KINDS = ("storage", "mgmtd", "meta", "stop", *partitions.KINDS)
+PARTITION = "partition"  # every kind of partition in turn
 
 
 def show(report: Report) -> None:
@@ -43,18 +46,29 @@ def main() -> int:
     parser.add_argument("--targets-per-node", type=int, default=6)
     parser.add_argument("--managers", type=int, default=2)
     parser.add_argument("--metas", type=int, default=2)
-    parser.add_argument("--kill", action="append", choices=KINDS, help="may be repeated: in turn")
+    parser.add_argument(
+        "--kill", action="append", choices=(*KINDS, PARTITION), help="may be repeated: in turn")
     parser.add_argument("--every", type=float, default=6.0, help="seconds between faults")
     parser.add_argument("--stop-seconds", type=float, default=30.0)
+    parser.add_argument("--cut-seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="leave the directory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    kills: list[str] = []
+    for kind in args.kill or ["storage"]:
+        kills += partitions.KINDS if kind == PARTITION else [kind]
+    if set(kills) & set(partitions.KINDS) and not namespaces.enclosed():
+        reason = namespaces.why_not()
+        if reason:
+            print(f"processes cannot be parted here: {reason}", file=sys.stderr)
+            return CANNOT
+        return namespaces.enclose([sys.executable, "-m", "luciole.tests.chaos", *sys.argv[1:]])
     plan = Plan(
         seconds=args.minutes * 60, nodes=args.nodes, replicas=args.replicas,
         targets_per_node=args.targets_per_node, managers=args.managers, metas=args.metas,
-        kills=tuple(args.kill or ["storage"]), every_seconds=args.every,
-        stop_seconds=args.stop_seconds, seed=args.seed)
+        kills=tuple(kills), every_seconds=args.every,
+        stop_seconds=args.stop_seconds, cut_seconds=args.cut_seconds, seed=args.seed)
     root = Path(tempfile.mkdtemp(prefix="luciole-chaos-"))
     report = Run(plan, root).execute()
     if args.json:

@@ -1,4 +1,4 @@
-"""What is done to a cluster of real processes: killed, stopped for a while, started again."""
+"""What is done to real processes: killed, stopped for a while, cut off, started again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.services import StorageStub
 from luciole.runtime import drive
+from luciole.tests.chaos import partitions
+from luciole.tests.chaos.namespaces import Network
+from luciole.tests.chaos.partitions import Partitions
 
 ASK_SECONDS = 2.0
 ZOMBIE_ANSWER_SECONDS = 20.0
+WHOLE_SECONDS = 60.0
 FENCED = {Kind.NOT_SERVING, Kind.CHAIN_VERSION_MISMATCH}
 
 
@@ -40,6 +44,8 @@ class Faults:
     directory: ClusterDirectory
     random: random.Random
     stop_seconds: float
+    cut_seconds: float = 0.0
+    network: Network | None = None  # where the processes live, if they have places of their own
     done: list[Fault] = field(default_factory=list)
     zombie_answers: list[str] = field(default_factory=list)
 
@@ -47,6 +53,8 @@ class Faults:
         self._file = self.directory.read()
         self._client: Client = open_client(self.directory.client_config())
         self._started: list[processes.Child] = []
+        self._partitions = None if self.network is None else Partitions(
+            self.directory, self.network, self.random, self.status)
 
     def status(self) -> mgmtd_pb2.StatusReply | None:
         """What the primary says, or None while there is none."""
@@ -60,11 +68,15 @@ class Faults:
         """Starts whatever does not run."""
         for child in self._started:
             child.ended()  # reaps it
-        self._started += local_cluster.start(self.directory, self._file).values()
+        started = partitions.start(self.directory, self.network) if self.network \
+            else local_cluster.start(self.directory, self._file)
+        self._started += started.values()
 
     def inflict(self, kind: str) -> bool:
         """Does one fault and undoes it; returns whether it was possible now."""
         status = self.status()
+        if kind == "cut-link":
+            return status is not None and self._cut_link(status)
         victim = self._victim(kind, status) if status else None
         record = processes.running(self.directory.pid_file(victim.name)) if victim else None
         if status is None or victim is None or record is None:
@@ -74,6 +86,12 @@ class Faults:
         self.done.append(fault)
         if kind == "stop":
             self._stop(fault, victim, record, status)
+        elif kind in partitions.KINDS:
+            assert self._partitions is not None
+            fault.note = self._partitions.inflict(kind, victim, self.cut_seconds)
+            fault.note += self._whole_again()
+            if "it obeyed" in fault.note:
+                self.zombie_answers.append(f"{victim.name}: {fault.note}")
         else:
             processes.send(record, signal.SIGKILL)
             processes.wait_end(record, 10.0)
@@ -82,9 +100,31 @@ class Faults:
         fault.seconds = time.monotonic() - began
         return True
 
+    def _cut_link(self, status: mgmtd_pb2.StatusReply) -> bool:
+        assert self._partitions is not None
+        link = self._partitions.link(status)
+        if link is None:
+            return False
+        chain_id, first, second = link
+        fault = Fault(time.monotonic(), "cut-link", f"{first} and {second}", 0.0)
+        self.done.append(fault)
+        fault.note = self._partitions.inflict_link(chain_id, first, second, self.cut_seconds)
+        fault.note += self._whole_again()
+        fault.seconds = time.monotonic() - fault.at
+        return True
+
+    def _whole_again(self) -> str:
+        """Waits until everything serves again after a cut was mended."""
+        began = time.monotonic()
+        while time.monotonic() < began + WHOLE_SECONDS:
+            if redundant(self.status()):
+                return f" whole {time.monotonic() - began:.1f} s after the mending"
+            time.sleep(0.1)
+        return " not whole again"
+
     def _victim(self, kind: str, status: mgmtd_pb2.StatusReply) -> Service | None:
         services = services_of(self._file)
-        if kind == "mgmtd":
+        if kind in {"mgmtd", "cut-manager"}:
             return next((service for service in services
                          if service.node_id == status.primary.node_id), None)
         wanted = "meta" if kind == "meta" else "storage"

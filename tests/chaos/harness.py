@@ -15,9 +15,12 @@ from typing import Any
 import msgspec
 
 from luciole.deploy import mounts, processes
-from luciole.deploy.cluster_directory import ClusterDirectory
+from luciole.deploy.cluster_directory import ClusterDirectory, ClusterFile, services_of
+from luciole.errors import FsError
+from luciole.tests.chaos import partitions
 from luciole.tests.chaos.content import CACHE_SECONDS
-from luciole.tests.chaos.faults import Faults, redundant
+from luciole.tests.chaos.faults import Fault, Faults, redundant
+from luciole.tests.chaos.namespaces import Network
 
 COMMAND_SECONDS = 120.0
 HANG_SECONDS = 70.0  # a client gives an operation up after sixty
@@ -39,7 +42,13 @@ class Plan:
     kills: tuple[str, ...] = ("storage",)
     every_seconds: float = 6.0
     stop_seconds: float = 30.0
+    cut_seconds: float = 10.0
     seed: int = 1
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether the processes need networks of their own."""
+        return bool(set(self.kills) & set(partitions.KINDS))
 
 
 class Report(msgspec.Struct):
@@ -64,6 +73,13 @@ class Report(msgspec.Struct):
             and self.redundancy_seconds >= 0 and self.operations > 0
 
 
+def longest_call(fault: Fault, calls: list[tuple[float, float, str, str]]) -> float:
+    """Seconds of the longest of `calls` (took, began, what, whose) that overlaps a fault."""
+    until = fault.at + fault.seconds + CACHE_SECONDS
+    return max((took for took, at, _, _ in calls if at < until and at + took > fault.at),
+               default=0.0)
+
+
 class Run:
     """The processes of one run, below one directory."""
 
@@ -73,6 +89,7 @@ class Run:
         self.directory = ClusterDirectory(root / "cluster")
         self._places = [root / "mount-0", root / "mount-1"]
         self._records = root / "records"
+        self._network: Network | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
         for path in (*self._places, self._records):
             path.mkdir()
@@ -92,7 +109,7 @@ class Run:
 
     def _begin(self) -> None:
         plan = self._plan
-        made = self._luciole(
+        made = self._up_in_namespaces() if plan.partitioned else self._luciole(
             "up", str(self.directory.path), "--nodes", str(plan.nodes), "--replicas",
             str(plan.replicas), "--targets-per-node", str(plan.targets_per_node), "--managers",
             str(plan.managers), "--metas", str(plan.metas))
@@ -101,6 +118,20 @@ class Run:
                 made = self._luciole("mount", str(place), "--dir", str(self.directory.path))
         if made.returncode:
             raise RuntimeError(f"the cluster does not start: {made.stdout}{made.stderr}")
+
+    def _up_in_namespaces(self) -> subprocess.CompletedProcess[str]:
+        plan = self._plan
+        file = ClusterFile(
+            cluster_id="chaos", nodes=plan.nodes, replicas=plan.replicas,
+            targets_per_node=plan.targets_per_node, durability="process",
+            port_base=partitions.PORT_BASE, managers=plan.managers, metas=plan.metas)
+        names = [service.name for service in services_of(file)]
+        self._network = Network(self._root / "network", names)
+        try:
+            partitions.up(self.directory, file, self._network)
+        except FsError as failure:
+            return subprocess.CompletedProcess([], 1, "", str(failure))
+        return subprocess.CompletedProcess([], 0, "", "")
 
     def _work(self, role: str, mount: int) -> subprocess.Popen[bytes]:
         plan = self._plan
@@ -113,7 +144,8 @@ class Run:
     def _run(self) -> Report:
         plan = self._plan
         chance = random.Random(plan.seed)
-        faults = Faults(self.directory, chance, plan.stop_seconds)
+        faults = Faults(
+            self.directory, chance, plan.stop_seconds, plan.cut_seconds, self._network)
         began = time.monotonic()
         self._workers = [self._work(role, mount)
                          for role in ("write", "read") for mount in range(WRITERS)]
@@ -174,7 +206,8 @@ class Run:
         return Report(
             seed=self._plan.seed, seconds=time.monotonic() - began,
             faults=[f"{fault.at - began:6.1f} s {fault.what} {fault.name} for "
-                    f"{fault.seconds:.1f} s {fault.note}" for fault in faults.done],
+                    f"{fault.seconds:.1f} s, longest call {longest_call(fault, slowest):.1f} s "
+                    f"{fault.note}" for fault in faults.done],
             operations=sum(sum(record["counts"].values()) for record in records),
             longest_pause_seconds=slowest[0][0] if slowest else 0.0,
             slowest=[f"{at - began:6.1f} s {what} of {name} took {took:.2f} s"
@@ -193,3 +226,5 @@ class Run:
         for place in self._places:
             if mounts.is_mounted(place):
                 subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False, timeout=20)
+        if self._network is not None:
+            self._network.close()

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luciole.mgmtd.core.chain_table import next_chain
+from luciole.mgmtd.core.links import Links, cut_links, who_steps_down
 from luciole.proto import mgmtd_pb2
 
 SERVING, LAST, SYNCING = mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING, mgmtd_pb2.SYNCING
 WAITING, OFFLINE = mgmtd_pb2.WAITING, mgmtd_pb2.OFFLINE
 UP, ON, OFF = mgmtd_pb2.LOCAL_UP_TO_DATE, mgmtd_pb2.LOCAL_ONLINE, mgmtd_pb2.LOCAL_OFFLINE
+DOUBT = mgmtd_pb2.LOCAL_DOUBTFUL
 PUBLIC = (SERVING, LAST, SYNCING, WAITING, OFFLINE)
 LOCAL = (UP, ON, OFF)
 RANK = {state: rank for rank, state in enumerate(PUBLIC)}
@@ -76,6 +78,75 @@ def test_row(
     assert step(states, local) == tuple(after)
 
 
+def links_cut(*pairs: tuple[int, int], complete: bool = True) -> Links:
+    """Each target on the node of the same number."""
+    return Links(
+        frozenset(frozenset(pair) for pair in pairs), {n: n for n in range(1, 7)}, complete)
+
+
+# As ROWS, with the pairs that are apart.
+ROWS_APART = [
+    ("serving side by side stay until one steps down", [(1, 2)],
+     [(SERVING, UP), (SERVING, UP)], [(1, SERVING), (2, SERVING)]),
+    ("one that stepped down is lost", [(1, 2)],
+     [(SERVING, UP), (SERVING, DOUBT)], [(1, SERVING), (2, OFFLINE)]),
+    ("it waits while apart", [(1, 2)], [(SERVING, UP), (OFFLINE, ON)],
+     [(1, SERVING), (2, WAITING)]),
+    ("it syncs behind another", [(1, 2)], [(SERVING, UP), (OFFLINE, ON), (SERVING, UP)],
+     [(1, SERVING), (3, SERVING), (2, SYNCING)]),
+    ("one behind it syncs first", [(1, 2)], [(SERVING, UP), (WAITING, ON), (WAITING, ON)],
+     [(1, SERVING), (3, SYNCING), (2, WAITING)]),
+    ("cut while it syncs", [(1, 2)], [(SERVING, UP), (SYNCING, ON)], [(1, SERVING), (2, WAITING)]),
+    ("cut when it has synced", [(1, 2)], [(SERVING, UP), (SYNCING, UP)],
+     [(1, SERVING), (2, WAITING)]),
+    ("a distant cut changes nothing", [(1, 3)], [(SERVING, UP), (SERVING, UP), (SYNCING, UP)],
+     [(1, SERVING), (2, SERVING), (3, SERVING)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "before", "after"), [row[1:] for row in ROWS_APART], ids=[r[0] for r in ROWS_APART])
+def test_row_apart(
+    pairs: list[tuple[int, int]],
+    before: list[tuple[mgmtd_pb2.PublicState, mgmtd_pb2.LocalState]],
+    after: list[tuple[int, mgmtd_pb2.PublicState]],
+) -> None:
+    # A target that steps down changes its place first: the order that rows give is the new one.
+    states = tuple((target, public) for target, (public, _) in enumerate(before, 1))
+    local = {target: report for target, (_, report) in enumerate(before, 1)}
+    found = next_chain(chain_of(states), local, links_cut(*pairs))
+    assert states_of(found) == tuple(after)
+    assert states_of(next_chain(found, local | {2: ON}, links_cut(*pairs)))[0] == (1, SERVING)
+
+
+def test_the_preferred_order_waits_until_neighbours_reach_each_other() -> None:
+    chain = chain_of(((1, SERVING), (3, SERVING), (2, SERVING)), (1, 2, 3))
+    local = {1: UP, 2: UP, 3: UP}
+    assert next_chain(chain, local, links_cut((1, 2))) is chain
+    assert next_chain(chain, local, links_cut(complete=False)) is chain
+    after = next_chain(chain, local, links_cut())
+    assert [target for target, _ in states_of(after)] == [1, 2, 3]
+
+
+def test_who_steps_down() -> None:
+    chain = chain_of(((1, SERVING), (2, SERVING), (3, SERVING)))
+    assert who_steps_down(chain, links_cut()) is None
+    assert who_steps_down(chain, links_cut((1, 3))) is None
+    assert who_steps_down(chain, links_cut((1, 2))) == 2
+    assert who_steps_down(chain, links_cut((2, 3))) == 3
+    # The one that more have lost, wherever it stands.
+    assert who_steps_down(chain, links_cut((1, 2), (1, 4))) == 1
+    assert who_steps_down(chain, links_cut((2, 3), (2, 5))) == 2
+    # Never one alone.
+    assert who_steps_down(chain_of(((1, SERVING), (2, SYNCING))), links_cut((1, 2))) is None
+
+
+def test_a_link_is_cut_by_the_word_of_either_end_if_both_live() -> None:
+    assert cut_links({1: {2: 1500}, 2: {}}, 1500) == {frozenset({1, 2})}
+    assert cut_links({1: {2: 1499}, 2: {1: 10}}, 1500) == frozenset()
+    assert cut_links({1: {2: 9000}}, 1500) == frozenset()
+
+
 def test_a_target_without_report_is_offline() -> None:
     assert step(((1, SERVING), (2, SERVING)), {1: ON}) == ((1, SERVING), (2, OFFLINE))
 
@@ -97,9 +168,9 @@ def all_cases() -> Iterator[tuple[States, dict[int, mgmtd_pb2.LocalState]]]:
 
 def test_all_combinations_of_up_to_three_targets() -> None:
     """Total, versioned, ordered, one syncing at most, nobody serves who is not here."""
-    for states, local in all_cases():
+    for (states, local), links in product(all_cases(), (links_cut(), links_cut((1, 2)))):
         chain = chain_of(states)
-        after = next_chain(chain, local)
+        after = next_chain(chain, local, links)
         found = states_of(after)
         about = (states, local, found)
         assert sorted(target for target, _ in found) == [target for target, _ in states], about

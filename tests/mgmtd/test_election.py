@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ from luciole.mgmtd.core.lease import HELD_PART, Step, Watch, after_step, decide,
 from luciole.mgmtd.primary import Primary
 from luciole.mgmtd.service import MgmtdService
 from luciole.proto import common_pb2, mgmtd_pb2, services
-from luciole.proto.services import Caller
+from luciole.proto.services import Caller, MgmtdStub
 from luciole.rpc.inprocess import InProcessCaller
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import TrioRuntime
@@ -161,6 +162,12 @@ def register(node: int, targets: list[int]) -> mgmtd_pb2.RegisterNodeRequest:
                  for t in targets])
 
 
+def heartbeat(node: int) -> mgmtd_pb2.HeartbeatRequest:
+    return mgmtd_pb2.HeartbeatRequest(
+        cluster_id="c", node_id=node, generation=1,
+        targets=[mgmtd_pb2.TargetReport(target_id=node, state=mgmtd_pb2.LOCAL_ONLINE)])
+
+
 def run(body: Callable[[Managers, trio.Nursery], Awaitable[None]], number: int = 2) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -183,7 +190,10 @@ def test_the_second_takes_over_when_the_first_falls_silent_and_loses_nothing() -
         await client.call(lambda stub: stub.create_chains(
             mgmtd_pb2.CreateChainsRequest(replicas=2)))
         before = await client.wait_for_routing(1.0)
-        await trio.sleep(1.2 * LEASE)
+        for _ in range(6):
+            await trio.sleep(LEASE / 5)
+            for node in (1, 2):
+                await client.call(partial(MgmtdStub.heartbeat, request=heartbeat(node)))
         assert world.leaders() == [0]
         with pytest.raises(FsError) as caught:
             await second.status(common_pb2.Empty(), CALL)
@@ -207,6 +217,40 @@ def test_the_second_takes_over_when_the_first_falls_silent_and_loses_nothing() -
         assert {entry.node.state for entry in reply.nodes} == {mgmtd_pb2.FAILED}
 
     run(body)
+
+
+def test_a_primary_that_no_node_reaches_lets_another_lead() -> None:
+    async def body(world: Managers, nursery: trio.Nursery) -> None:
+        nursery.start_soon(world.campaign, 0)
+        await world.until(lambda: world.leaders() == [0], 1.0)
+        nursery.start_soon(world.campaign, 1)
+        client = world.client()
+        await client.call(lambda stub: stub.register_node(register(1, [1])))
+        world.unreachable.add(1)  # but its way to the store is whole
+        seconds = await world.until(lambda: world.leaders() == [1], NODE_LEASE)
+        assert NODE_LEASE / 2 <= seconds < NODE_LEASE
+        for _ in range(12):
+            await client.call(lambda stub: stub.heartbeat(heartbeat(1)))
+            await trio.sleep(LEASE / 4)
+            assert world.leaders() == [1]
+        reply = await client.call(lambda stub: stub.status(common_pb2.Empty()))
+        assert {entry.node.state for entry in reply.nodes} == {mgmtd_pb2.CONNECTED}
+
+    run(body)
+
+
+def test_a_manager_alone_leads_on_when_all_nodes_are_silent() -> None:
+    async def body(world: Managers, nursery: trio.Nursery) -> None:
+        nursery.start_soon(world.campaign, 0)
+        await world.until(lambda: world.leaders() == [0], 1.0)
+        client = world.client()
+        await client.call(lambda stub: stub.register_node(register(1, [1])))
+        await trio.sleep(NODE_LEASE / 2 + LEASE + 12.0 + 1.0)  # half a lease, its rest, patience
+        assert world.leaders() == [0]
+        reply = await client.call(lambda stub: stub.status(common_pb2.Empty()))
+        assert {entry.node.state for entry in reply.nodes} == {mgmtd_pb2.FAILED}
+
+    run(body, number=1)
 
 
 def test_a_deposed_primary_writes_nothing() -> None:

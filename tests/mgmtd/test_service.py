@@ -51,16 +51,21 @@ class World:
 
     async def beat(
         self, node: int, *, generation: int = 1, state: mgmtd_pb2.LocalState = UP,
-        version: int | None = None,
-    ) -> None:
-        """A heartbeat with one target whose id is the node's."""
+        version: int | None = None, lost: dict[int, float] | None = None,
+    ) -> list[int]:
+        """A heartbeat with one target whose id is the node's, and seconds for which others were
+        silent; returns the targets that are asked to step down.
+        """
         if version is None:
             chains = (await self.routing()).chains
             version = chains[0].version if chains else 0
-        await self.service.heartbeat(mgmtd_pb2.HeartbeatRequest(
+        reply = await self.service.heartbeat(mgmtd_pb2.HeartbeatRequest(
             cluster_id="c", node_id=node, generation=generation,
+            unreachable=[mgmtd_pb2.Unreachable(node_id=other, for_ms=int(seconds * 1000))
+                         for other, seconds in (lost or {}).items()],
             targets=[mgmtd_pb2.TargetReport(
                 target_id=node, state=state, chain_version=version)]), CALL)
+        return [step.target_id for step in reply.step_down]
 
     async def routing(self) -> mgmtd_pb2.Routing:
         reply = await self.service.get_routing(mgmtd_pb2.GetRoutingRequest(), CALL)
@@ -407,5 +412,51 @@ def test_status_counts_each_device_once() -> None:
                     free_bytes=600, used_bytes=100)]), CALL)
         status = await world.service.status(common_pb2.Empty(), CALL)
         assert (status.capacity_bytes, status.free_bytes, status.used_bytes) == (500, 300, 100)
+
+    run(body)
+
+
+SERVING, WAITING, OFFLINE = mgmtd_pb2.SERVING, mgmtd_pb2.WAITING, mgmtd_pb2.OFFLINE
+DOUBT = mgmtd_pb2.LOCAL_DOUBTFUL
+
+
+def test_a_neighbour_out_of_reach_steps_down_and_comes_back_with_its_link() -> None:
+    async def body(world: World) -> None:
+        await world.with_chain()
+        await world.beat(1, lost={2: LEASE / 2 - 0.1})
+        await world.service.tick()
+        assert await world.beat(2) == []
+        await world.beat(1, lost={2: LEASE / 2})
+        assert not await world.service.tick()  # it is asked first, and serves until it agrees
+        assert await world.beat(1, lost={2: LEASE / 2}) == []
+        assert await world.beat(2) == [2]
+        assert not await world.service.tick()
+        assert await world.states() == [(1, SERVING), (2, SERVING)]
+        await world.beat(2, state=DOUBT)
+        assert await world.service.tick()
+        assert await world.states() == [(1, SERVING), (2, OFFLINE)]
+        for _ in range(3):  # and does not come back while the link is down
+            await world.service.tick()
+            await world.beat(1, lost={2: LEASE})
+            assert await world.beat(2, state=ON) == []
+        assert await world.states() == [(1, SERVING), (2, WAITING)]
+        await world.beat(1)
+        await world.service.tick()
+        assert (await world.states())[1] == (2, mgmtd_pb2.SYNCING)
+
+    run(body)
+
+
+def test_who_has_just_started_or_died_is_not_blamed() -> None:
+    async def body(world: World) -> None:
+        await world.with_chain()
+        await world.register(2, [2], generation=2)
+        await world.beat(1, lost={2: LEASE})
+        await world.service.tick()
+        assert await world.beat(2, generation=2) == []
+        await world.runtime.sleep(LEASE)
+        await world.beat(1, lost={2: LEASE})
+        await world.service.tick()
+        assert await world.states() == [(1, SERVING), (2, OFFLINE)]  # by its own silence
 
     run(body)

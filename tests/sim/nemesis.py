@@ -33,6 +33,7 @@ class Nemesis:
             "split": self._split,
             "cut_off": self._cut_off,
             "one_way": self._one_way,
+            "cut_link": self._cut_link,
             "slow_peer": self._slow_peer,
             "slow_disk": self._slow_disk,
             "fill_disk": self._fill_disk,
@@ -125,6 +126,12 @@ class Nemesis:
         """What one says another does not hear."""
         first, second = self._chance.sample(self._numbers(), 2)
         await self._cut({(first, second)})
+
+    async def _cut_link(self) -> None:
+        """Two storage nodes that everybody reaches but the other."""
+        nodes = [process.number for process in self._world.storages]
+        first, second = self._chance.sample(nodes, 2)
+        await self._cut({(first, second), (second, first)})
 
     async def _slow_peer(self) -> None:
         number, slow = self._chance.choice(self._numbers()), self._world.wire.weather.slow

@@ -8,7 +8,7 @@ its own, with an offset and a rate, which its runtime shows and sleeps by.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,7 +16,13 @@ import trio
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import Manager, RoutingCache
-from luciole.client.remote.membership import Membership, Reports, no_targets
+from luciole.client.remote.membership import (
+    Membership,
+    Reports,
+    all_reached,
+    has_no_part,
+    no_targets,
+)
 from luciole.client.session import Client
 from luciole.clock import SeededEntropy
 from luciole.config import ClientConfig
@@ -32,6 +38,7 @@ from luciole.proto import mgmtd_pb2, services
 from luciole.rpc.dispatch import Endpoints, Services
 from luciole.runtime import TrioRuntime
 from luciole.storage.fencing import LateFence
+from luciole.storage.neighbours import Neighbours
 from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
 from luciole.storage.settling import Settling
@@ -181,12 +188,18 @@ class Process:
         """What it does again and again."""
         return []
 
-    def membership(self, kind: mgmtd_pb2.NodeKind, reports: Reports = no_targets) -> Membership:
+    def membership(
+        self, kind: mgmtd_pb2.NodeKind, reports: Reports = no_targets, *,
+        unreachable: Callable[[], list[mgmtd_pb2.Unreachable]] = all_reached,
+        step_down: Callable[[Iterable[mgmtd_pb2.StepDown]], None] = has_no_part,
+    ) -> Membership:
         """This process as a node of the cluster."""
         node = mgmtd_pb2.Node(
             node_id=self.number, kind=kind, host="sim", rpc_port=self.number,
             generation=int.from_bytes(self.runtime.entropy.token(7), "little"))
-        return Membership(self.runtime, self.manager, CLUSTER, node, reports)
+        return Membership(
+            self.runtime, self.manager, CLUSTER, node, reports, unreachable=unreachable,
+            step_down=step_down)
 
 
 class ManagerProcess(Process):
@@ -263,13 +276,19 @@ class StorageProcess(Process):
             self.runtime, self.targets, self.routing, self.connections, self.service.replica)
         self.settling = Settling(
             self.runtime, self.targets, self.routing, self.service.replica)
-        self.member = self.membership(mgmtd_pb2.STORAGE, self.targets.reports)
+        self.neighbours = Neighbours(
+            self.runtime, self.targets, self.routing, self.connections,
+            interval_seconds=HEARTBEAT_S)
+        self.member = self.membership(
+            mgmtd_pb2.STORAGE, self.targets.reports, unreachable=self.neighbours.unreachable,
+            step_down=self.targets.step_down)
         fence.member = self.member
         return [(services.STORAGE, self.service)]
 
     async def _follow_routing(self) -> None:
         await self.manager.follow()
         self.targets.observe(self.routing.current())
+        self.neighbours.sever_lost()
 
     async def _flush(self) -> None:
         for engine in self.engines.values():
@@ -280,6 +299,7 @@ class StorageProcess(Process):
         return [
             Loop("heartbeat", HEARTBEAT_S, self.member.beat),
             Loop("routing", 0, self._follow_routing),
+            Loop("neighbours", HEARTBEAT_S, self.neighbours.probe_once),
             Loop("resync", RESYNC_S, self.resync.run_once),
             Loop("settle", RESYNC_S, self.settling.run_once),
             Loop("flush", SYNC_S, self._flush),

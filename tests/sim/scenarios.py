@@ -60,4 +60,6 @@ SCENARIOS = {scenario.name: scenario for scenario in (
              straggle=0.02, cuts=True),
     Scenario("fsync", workloads=("files",), every=5.0, actions={
         "power_all": 2, "power_one": 2, "kill_storage": 1}),
+    Scenario("links", actions={"cut_link": 5, "kill_storage": 1, "kill_manager": 1}, every=4.0,
+             loss=0.01, shape=Shape(skew=0.05)),
 )}

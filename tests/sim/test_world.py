@@ -32,6 +32,17 @@ def test_every_world_holds() -> None:
     all_hold(range(QUICK_SEEDS), QUICK_SECONDS)
 
 
+LINK_SEEDS, LINK_SECONDS = 16, 8.0
+
+
+def test_worlds_in_which_only_links_are_cut_hold() -> None:
+    done = 0
+    for outcome in many(range(LINK_SEEDS), "links", seconds=LINK_SECONDS):
+        assert not outcome.failure, f"{replay_command(outcome)}: {outcome.failure}"
+        done += 1
+    assert done
+
+
 @pytest.mark.slow
 def test_many_more_worlds_hold() -> None:
     all_hold(range(QUICK_SEEDS, SEEDS), SECONDS)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from luciole.tests.sim.trace import Trace
 
 REPEATED = {"write", "forward"}
-QUIET = {"heartbeat", "get_routing", "extend_client_session", "list_client_sessions"}
+QUIET = {"heartbeat", "probe", "get_routing", "extend_client_session", "list_client_sessions"}
 LONG_DELAY_S = 2.0
 
 
