@@ -49,9 +49,7 @@ class FileCalls:
         """Writes `views`. Returns bytes written, perhaps fewer."""
         return os.pwritev(descriptor, views, position)
 
-    def copy(
-        self, source: int, target: int, source_at: int, target_at: int, count: int
-    ) -> int:
+    def copy(self, source: int, target: int, source_at: int, target_at: int, count: int) -> int:
         """Copies up to `count` bytes inside the kernel, or through a buffer where it cannot."""
         try:
             return os.copy_file_range(source, target, count, source_at, target_at)

@@ -1,9 +1,9 @@
 """A machine whose power can be cut at every I/O point of a `FileEngine`.
 
-Layer: tests. The engine works on real files and a real RocksDB; `Recorder` stands between and keeps,
-for every file, what is durable and what was written since: per sector of 512 bytes, all that it was
-in between. Before each call that changes something it stops at a labelled *point*, where a test may
-ask for the disk as a power loss would leave it now (`leave`). What is modelled:
+Layer: tests. The engine works on real files and a real RocksDB; `Recorder` stands between and
+keeps, for every file, what is durable and what was written since: per sector of 512 bytes, all
+that it was in between. Before each call that changes something it stops at a labelled *point*,
+where a test may ask for the disk as a power loss would leave it now (`leave`). What is modelled:
 
 - a sector is atomic; of those not synced, any subset is there, each as any of its writes left it:
   so writes are lost, kept, reordered and torn;
@@ -76,9 +76,13 @@ class FileImage:
         """Writes a file like this."""
         with path.open("wb") as file:
             file.truncate(self.size)
-            for sector, content in self.durable.items():
-                file.seek(sector * SECTOR)
-                file.write(content[: self.size - sector * SECTOR])
+            at = -1
+            for sector, content in sorted(self.durable.items()):
+                if content != EMPTY:
+                    if sector != at:
+                        file.seek(sector * SECTOR)
+                    file.write(content[: max(0, self.size - sector * SECTOR)])
+                    at = sector + 1
 
 
 class Recorder(FileCalls):
