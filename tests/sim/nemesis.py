@@ -17,7 +17,6 @@ from luciole.tests.sim.scenarios import Scenario
 from luciole.tests.sim.wire import Weather
 from luciole.tests.sim.world import World
 
-
 START_AGAIN_S = 0.5
 
 
@@ -79,9 +78,10 @@ class Nemesis:
     async def _start(self, process: Process) -> None:
         if not process.up and not process.starting:
             await process.start()
-            while not process.up and not process.starting:
+            while not process.running:
                 await trio.sleep(START_AGAIN_S)
-                await process.start()
+                if not process.starting:
+                    await process.start()
             if isinstance(process, ClientProcess):
                 process.spawn(process.connect)
 

@@ -111,6 +111,11 @@ class Process:
         """Whether it runs."""
         return self._nursery is not None
 
+    @property
+    def running(self) -> bool:
+        """As `up`, for those who ask again after a wait: mypy takes an attribute for constant."""
+        return self.up
+
     async def start(self) -> None:
         """A new incarnation; returns when it serves, has died, or has found that it cannot."""
         generation = self.generation = next(self._starts)
@@ -131,24 +136,27 @@ class Process:
             self.starting = False
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        serves = False
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            try:
-                self.endpoints = Endpoints(await self.open())
-            except FsError as failure:
-                self.world.trace.note("process", f"{self.name} cannot start: {failure}")
-                self._nursery = None
-                nursery.cancel_scope.cancel()
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self.world.wire.up(self)
-            for loop in self.loops():
-                nursery.start_soon(self._loop, loop)
-            serves = True
+            serves = trio.Event()
+            nursery.start_soon(self._serve, serves, task_status)
+        if not serves.is_set():  # it was killed or gave up before
             task_status.started()
-            await trio.sleep_forever()
-        if not serves:
-            task_status.started()
+
+    async def _serve(self, serves: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        assert self._nursery is not None
+        try:
+            self.endpoints = Endpoints(await self.open())
+        except FsError as failure:
+            self.world.trace.note("process", f"{self.name} cannot start: {failure}")
+            self._nursery = None
+            return
+        self.world.wire.up(self)
+        for loop in self.loops():
+            self._nursery.start_soon(self._loop, loop)
+        serves.set()
+        task_status.started()
+        await trio.sleep_forever()
 
     def crash(self) -> None:
         """kill -9."""

@@ -24,7 +24,8 @@ STATE_S = 0.00007  # a small call of the framed protocol (docs/performance.md)
 CHUNKS = 20
 READERS = 24
 READS = 12  # of each reader
-TAIL = 3
+UNDER_WAY = 1 << 40  # a version
+FILE = file(length=CHUNKS * CHUNK)
 
 
 class TimedEngine(SimEngine):
@@ -59,7 +60,7 @@ def tail_only(client: ChunkClient) -> None:
     def tail(table: RoutingTable, piece: object) -> int:
         return serving_targets(table.chains()[0])[-1]
 
-    client._reader_of = tail  # type: ignore[assignment]
+    client._reader_of = tail  # type: ignore[method-assign]
 
 
 def reads_per_second(*, dirty: float, spread: bool) -> float:
@@ -72,39 +73,42 @@ def reads_per_second(*, dirty: float, spread: bool) -> float:
     taken: list[float] = []
 
     async def body(cluster: SimCluster) -> None:
-        engines = []
-        for node in cluster.nodes.values():
-            engine = node.engine = TimedEngine()
-            engines.append(engine)
-            node.start()
-        cluster.publish()
-        inode = file(length=CHUNKS * CHUNK)
-        client = cluster.client()
-        data = memoryview(bytes(CHUNK))
-        for index in range(CHUNKS):
-            await client.write(inode, index * CHUNK, data)
-        update = Update(
-            int(storage_pb2.REPLACE), 0, CHUNK, CHUNK, tuple(block_checksums(0, data)))
-        for index in range(round(CHUNKS * dirty)):
-            for engine in engines[: TAIL - 1]:
-                await engine.stage(chunk(index), 1 << 40, update, data)
-        for engine in engines:
-            engine.timed = True
+        await prepare(cluster, round(CHUNKS * dirty))
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for number in range(READERS):
                 nursery.start_soon(read_many, cluster, number, spread)
         taken.append(trio.current_time() - began)
 
-    async def read_many(cluster: SimCluster, number: int, spread: bool) -> None:
-        client = cluster.client(number + 1)
-        if not spread:
-            tail_only(client)
-        inode = file(length=CHUNKS * CHUNK)
-        buffer = memoryview(bytearray(CHUNK))
-        for turn in range(READS):
-            index = cluster.random.randrange(CHUNKS) if turn else number % CHUNKS
-            await client.read(inode, index * CHUNK, buffer)
-
     simulate(body)
     return READERS * READS / taken[0]
+
+
+async def prepare(cluster: SimCluster, dirty: int) -> None:
+    """Writes all chunks, begins an update of the first `dirty`, and lets work take time."""
+    engines = []
+    for node in cluster.nodes.values():
+        engine = node.engine = TimedEngine()
+        engines.append(engine)
+        node.start()
+    cluster.publish()
+    client = cluster.client()
+    data = memoryview(bytes(CHUNK))
+    for index in range(CHUNKS):
+        await client.write(FILE, index * CHUNK, data)
+    update = Update(int(storage_pb2.REPLACE), 0, CHUNK, CHUNK, tuple(block_checksums(0, data)))
+    for index in range(dirty):
+        for engine in engines[:-1]:
+            await engine.stage(chunk(index), UNDER_WAY, update, data)
+    for engine in engines:
+        engine.timed = True
+
+
+async def read_many(cluster: SimCluster, number: int, spread: bool) -> None:
+    """One reader, who takes its chunks by chance."""
+    client = cluster.client(number + 1)
+    if not spread:
+        tail_only(client)
+    buffer = memoryview(bytearray(CHUNK))
+    for _ in range(READS):
+        await client.read(FILE, cluster.random.randrange(CHUNKS) * CHUNK, buffer)
