@@ -163,6 +163,17 @@ def unproved_term() -> AbstractContextManager[None]:
     return replaced(Primary, "validate", validate)
 
 
+def stale_member() -> AbstractContextManager[None]:
+    """A node that was out of touch serves before it knows the new routing."""
+    whole = Membership.check
+
+    def check(self: Any) -> None:
+        self._needs_routing = 0
+        whole(self)
+
+    return replaced(Membership, "check", check)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A break, and the scenario that is to show it."""
@@ -183,5 +194,6 @@ MUTANTS = {
     "short-resync": Mutant(short_resync, "kills"),
     "forget-requests": Mutant(forget_requests, "lossy"),
     "long-lease": Mutant(long_lease, "managers"),
+    "stale-member": Mutant(stale_member, "managers"),
     "unproved-term": Mutant(unproved_term, "managers"),
 }

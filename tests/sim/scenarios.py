@@ -57,12 +57,13 @@ SCENARIOS = {scenario.name: scenario for scenario in (
              actions={"power_one": 2, "power_all": 1, "kill_storage": 1}, every=4.0),
     Scenario("rot", actions={"rot": 1}, every=2.0, workloads=("registers", "files"), rot=True),
 )}
-# Run when named: what they find is known and told in docs/testing.md.
 PICKED = tuple(SCENARIOS)
+# Stands for one seed in thirteen (run.py).
 SCENARIOS["managers"] = Scenario(
     "managers", shape=Shape(managers=3, skew=0.1), kv=SHAKY, loss=0.01, every=2.0,
     workloads=("registers", "names"), actions={
         "kill_primary": 3, "kill_manager": 1, "cut_primary": 4, "kill_storage": 2, "split": 1})
+# Run when named: what they find is known and told in docs/testing.md.
 SCENARIOS["cuts"] = Scenario(
     "cuts", workloads=("files",), actions={"kill_storage": 2, "kill_meta": 1}, straggle=0.02,
     cuts=True)

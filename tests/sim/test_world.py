@@ -16,7 +16,6 @@ from luciole.tests.sim.scenarios import SCENARIOS
 from luciole.tests.sim.seeds import OPEN
 
 QUICK_SEEDS, QUICK_SECONDS = 50, 25.0
-MANAGER_SEEDS, MANAGER_SECONDS = 60, 45.0
 SEEDS = int(os.environ.get("LUCIOLE_SIM_SEEDS", "500"))
 SECONDS = float(os.environ.get("LUCIOLE_SIM_SECONDS", "150"))
 
@@ -36,12 +35,6 @@ def test_every_world_holds() -> None:
 @pytest.mark.slow
 def test_many_more_worlds_hold() -> None:
     all_hold(range(QUICK_SEEDS, SEEDS), SECONDS)
-
-
-@pytest.mark.slow
-def test_three_managers_hold() -> None:
-    for outcome in many(range(MANAGER_SEEDS), "managers", seconds=MANAGER_SECONDS):
-        assert not outcome.failure, f"{replay_command(outcome)}: {outcome.failure}"
 
 
 # Seeds that found something once: (seed, scenario), and what it was.
