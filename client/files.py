@@ -6,11 +6,14 @@ must flush. Close-to-open: `flush` (on every close) and `fsync` report the lengt
 for the inode anew.
 
 Concurrency: the lock of an `OpenFile` orders writes, truncation and flushes of one inode; reads
-take it only to let buffered writes leave first. The lock is never held over another one.
+take it only to let buffered writes leave first. It is never held over another such lock. What is
+known of the inode (`inode`, `_reported`, `_written_end`, `_mtime_ns`) changes under a second lock
+that is never held over a wait, since answers to any request may bring news of it.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from luciole.client.core.layout import check_size
@@ -54,6 +57,7 @@ class OpenFile:
         self._chunks = chunks
         self.inode = inode
         self.handles: dict[int, Handle] = {}
+        self._known = threading.RLock()
         self._reported = True
         self._written_end = 0
         self._mtime_ns = 0
@@ -76,22 +80,26 @@ class OpenFile:
         What is written with its truncate version would count as written after it, and yet be
         trimmed by it. Until it is done, writes here come before it, and it voids them.
         """
-        if inode.trim_pending:
-            return
-        if inode.truncate_version > self.inode.truncate_version:
-            self._written_end = 0  # another client cut the file: our old end is void
-        self.inode = inode
+        with self._known:
+            # Answers overtake each other: of one truncate version the longest is the newest.
+            if inode.trim_pending or _age(inode) < _age(self.inode):
+                return
+            if inode.truncate_version > self.inode.truncate_version:
+                self._written_end = 0  # another client cut the file: our old end is void
+            self.inode = inode
 
     def overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode from the service, with what was written here and not reported yet."""
-        self.refresh(inode)
-        if self._reported:
-            return inode
-        merged = meta_pb2.Inode()
-        merged.CopyFrom(inode)
-        merged.length = self.length
-        merged.mtime_ns = max(merged.mtime_ns, self._mtime_ns)
-        return merged
+        with self._known:
+            overtaken = _age(inode) < _age(self.inode)
+            self.refresh(inode)
+            if self._reported and not overtaken:
+                return inode
+            merged = meta_pb2.Inode()
+            merged.CopyFrom(inode)
+            merged.length = self.length
+            merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
+            return merged
 
     async def _send(self, offset: int, data: memoryview) -> None:
         await self._chunks.write(self.inode, offset, data)
@@ -103,9 +111,10 @@ class OpenFile:
             check_size(offset + len(data), self.inode.layout)
             await self._need_session(handle)
             await self._buffer.write(offset, data)
-            self._written_end = max(self._written_end, offset + len(data))
-            self._mtime_ns = self._runtime.clock.wall_ns()
-            self._reported = False
+            with self._known:
+                self._written_end = max(self._written_end, offset + len(data))
+                self._mtime_ns = self._runtime.clock.wall_ns()
+                self._reported = False
 
     async def _need_session(self, handle: Handle) -> None:
         """Begins the session again that an earlier flush ended. The right was checked at open."""
@@ -115,8 +124,14 @@ class OpenFile:
             self.refresh(reply.inode)
             handle.session_open = True
 
-    async def read(self, offset: int, size: int) -> memoryview:
-        """Up to `size` bytes from `offset`, short at the end of the file."""
+    async def read(
+        self, offset: int, size: int, room: memoryview | None = None
+    ) -> memoryview:
+        """Up to `size` bytes from `offset`, short at the end of the file.
+
+        They are put at the start of `room` (writable, at least `size` bytes) if it is given, else
+        into new memory.
+        """
         if not self._buffer.idle:
             async with self._runtime.lock(self._lock_key):
                 await self._buffer.drain()
@@ -125,7 +140,7 @@ class OpenFile:
                 services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
             self.refresh(reply.inode)
         size = max(0, min(size, self.length - offset))
-        buffer = memoryview(bytearray(size))
+        buffer = memoryview(bytearray(size)) if room is None else room[:size]
         if size:
             await self._chunks.read(self.inode, offset, buffer)
         return buffer
@@ -155,8 +170,12 @@ class OpenFile:
                 reply = await self._meta.change(services.META_FSYNC, meta_pb2.FsyncRequest(
                     inode_id=self.inode.inode_id, session_id=handle.session_id,
                     hint=self._hint()))
-                self._reported = True
-                self.refresh(reply.inode)
+                self._is_reported(reply.inode)
+
+    def _is_reported(self, inode: meta_pb2.Inode) -> None:
+        with self._known:
+            self._reported = True
+            self.refresh(inode)
 
     def _hint(self) -> meta_pb2.LengthHint:
         return meta_pb2.LengthHint(
@@ -177,8 +196,7 @@ class OpenFile:
             await self._need_session(handle)
             reply = await self._meta.change(services.META_CLOSE, request)
         handle.session_open = False
-        self._reported = True
-        self.refresh(reply.inode)
+        self._is_reported(reply.inode)
 
     async def close(self, handle: Handle) -> None:
         """The handle is gone. Raises what its last writes could not do."""
@@ -203,7 +221,13 @@ class OpenFile:
                 request.session_id = handle.session_id
             request.hint.CopyFrom(self._hint())
             reply = await self._meta.change(services.META_TRUNCATE, request)
-            self._written_end = 0
-            self._reported = True
-            self.inode = reply.inode
+            with self._known:
+                self._written_end = 0
+                self._reported = True
+                self.inode = reply.inode
             return reply.inode
+
+
+def _age(inode: meta_pb2.Inode) -> tuple[int, int]:
+    """Orders states of one file: only with a new truncate version does it become shorter."""
+    return inode.truncate_version, inode.length
