@@ -150,6 +150,7 @@ def mount(
     *,
     directory: ClusterDirectory | None,
     seconds: float = MOUNT_SECONDS,
+    binding: str | None = None,
 ) -> ProcessRecord:
     """Mounts a cluster and returns once the mount answers; what is mounted already stays.
 
@@ -158,6 +159,7 @@ def mount(
         mount_point: as `absolute` returns it.
         directory: of the local cluster, which keeps log and pid file; None for others.
         seconds: bound of the wait.
+        binding: to the kernel; None: as config_file says.
 
     Raises FsError: the daemon's own words when it ends.
     """
@@ -168,7 +170,8 @@ def mount(
     clear_stale(mount_point)
     check_mount_point(mount_point)
     name = mount_name(mount_point)
-    arguments = ["mount", "--foreground", "--config", str(config_file.absolute())]
+    chosen = [] if binding is None else ["--fuse", binding]
+    arguments = ["mount", "--foreground", "--config", str(config_file.absolute()), *chosen]
     if directory is None:
         place = Path(tempfile.gettempdir()) / f"luciole-{os.getuid()}"
         place.mkdir(mode=0o700, exist_ok=True)

@@ -1,17 +1,20 @@
-"""The mount's process: one client, one FUSE session, until it is unmounted or told to stop."""
+"""A mount through pyfuse3: everything is a task of one trio loop.
+
+Layer: shell.
+"""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
 import trio
 
-from luciole.client.fuse.mount_table import device_of_mount
 from luciole.client.fuse.pyfuse3_binding import Pyfuse3Binding
+from luciole.client.fuse.read_ahead import set_read_ahead
 from luciole.client.remote.connections import Connections
 from luciole.client.session import Client
 from luciole.config import ClientConfig
@@ -26,7 +29,7 @@ CLOSE_SECONDS = 20.0
 MAX_TASKS = 64
 
 
-def serve_mount(config: ClientConfig, mount_point: Path, *, allow_other: bool) -> None:
+def serve_pyfuse3(config: ClientConfig, mount_point: Path, *, allow_other: bool) -> None:
     """Mounts and serves until unmounted or SIGTERM. Raises FsError when it cannot mount."""
     trio.run(_serve, config, mount_point, allow_other)
 
@@ -42,7 +45,9 @@ async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> 
             entry_seconds=config.entry_cache_seconds)
         _mount(binding, mount_point, allow_other=allow_other)
         try:
-            nursery.start_soon(_set_read_ahead, mount_point, config.read_ahead_bytes)
+            nursery.start_soon(partial(
+                trio.to_thread.run_sync, set_read_ahead, mount_point, config.read_ahead_bytes,
+                abandon_on_cancel=True))
             nursery.start_soon(_stop_on_signal)
             await pyfuse3.main(max_tasks=MAX_TASKS)
         finally:
@@ -83,16 +88,3 @@ async def _stop_on_signal() -> None:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
             pyfuse3.terminate()
-
-
-async def _set_read_ahead(mount_point: Path, size: int) -> None:
-    """Tells the kernel to read further ahead than its 128 KiB; only root may, others do without.
-
-    The kernel sets its own value while it takes the session up, so the first answer is awaited.
-    """
-    try:
-        await trio.to_thread.run_sync(os.stat, mount_point, abandon_on_cancel=True)
-        device = device_of_mount(mount_point)
-        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(size // 1024))
-    except (OSError, FsError) as failure:
-        log.info("read_ahead_not_set", error=str(failure))
