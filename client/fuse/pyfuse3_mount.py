@@ -43,12 +43,12 @@ async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> 
         binding = Pyfuse3Binding(
             client.operations, attribute_seconds=config.attribute_cache_seconds,
             entry_seconds=config.entry_cache_seconds)
-        _mount(binding, mount_point, allow_other=allow_other)
+        mount(binding, mount_point, allow_other=allow_other)
         try:
             nursery.start_soon(partial(
                 trio.to_thread.run_sync, set_read_ahead, mount_point, config.read_ahead_bytes,
                 abandon_on_cancel=True))
-            nursery.start_soon(_stop_on_signal)
+            nursery.start_soon(stop_on_signal)
             await pyfuse3.main(max_tasks=MAX_TASKS)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
@@ -70,7 +70,8 @@ def _make_client(config: ClientConfig, mount_point: Path, nursery: trio.Nursery)
         mount_point=str(mount_point), spawn=spawn)
 
 
-def _mount(binding: Pyfuse3Binding, mount_point: Path, *, allow_other: bool) -> None:
+def mount(binding: Pyfuse3Binding, mount_point: Path, *, allow_other: bool) -> None:
+    """Mounts; `pyfuse3.main` serves it then. Raises FsError CONFIG_INVALID with the remedy."""
     options = set(pyfuse3.default_options)
     options |= {"fsname=luciole", "subtype=luciole", "default_permissions"}
     if allow_other:
@@ -83,7 +84,8 @@ def _mount(binding: Pyfuse3Binding, mount_point: Path, *, allow_other: bool) -> 
             "and is nothing mounted on it already?", str(mount_point)) from failure
 
 
-async def _stop_on_signal() -> None:
+async def stop_on_signal() -> None:
+    """Ends `pyfuse3.main` on SIGTERM or SIGINT."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
