@@ -11,6 +11,7 @@ listing has a lock of its own, since its pages are fetched in turn.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from luciole.proto import common_pb2, meta_pb2, services
 from luciole.runtime import Runtime
 
 DIRECTORY_PAGE = 256
+CLOSED_MAX = 1024
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,6 @@ class DirectoryHandle:
     entries: list[meta_pb2.DirEntry]
     parent: int = 0
     complete: bool = False
-    started: bool = False  # a reader has begun; reading from 0 again is a rewind
 
 
 class Operations:
@@ -68,13 +69,19 @@ class Operations:
         self._spawn = spawn
         self._guard = threading.Lock()
         self._files: dict[int, OpenFile] = {}
+        self._closed: OrderedDict[int, OpenFile] = OrderedDict()  # those closed last
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._next_handle = 1
 
     def _overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
-        """An inode with what an open file here knows better."""
-        file = self._files.get(inode.inode_id)
+        """An inode with what a file that is open here, or was lately, knows better.
+
+        An answer may be older than a close that overtook it: without the closed file's knowledge
+        the kernel would be told the length of before.
+        """
+        with self._guard:
+            file = self._files.get(inode.inode_id) or self._closed.get(inode.inode_id)
         return file.overlay(inode) if file else inode
 
     # Names.
@@ -222,9 +229,12 @@ class Operations:
         with self._guard:
             file = self._files.get(inode.inode_id)
             if file is None:
+                before = self._closed.pop(inode.inode_id, None)
                 file = self._files[inode.inode_id] = OpenFile(
                     self._runtime, self._meta, self._chunks, inode,
                     write_limit=self._write_limit, spawn=self._spawn)
+                if before is not None:
+                    file.refresh(before.inode)
             else:
                 file.refresh(inode)
             number = self._take_number()
@@ -281,17 +291,29 @@ class Operations:
         known, file = self._open_file(handle)
         with self._guard:
             self._handles.pop(handle, None)
+        told = False
         try:
             if known.writable:
                 await file.close(known)
             if known.registered:
                 await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
                     sessions=[self._session_of(known)]))
+            told = True
         finally:
             with self._guard:
-                file.handles.pop(handle, None)
-                if not file.handles and self._files.get(known.inode_id) is file:
-                    del self._files[known.inode_id]
+                self._drop(known, file, told=told)
+
+    def _drop(self, handle: Handle, file: OpenFile, *, told: bool) -> None:
+        """Takes a handle off its file, under the guard; `told`: meta knows what was written."""
+        file.handles.pop(handle.number, None)
+        if file.handles or self._files.get(handle.inode_id) is not file:
+            return
+        del self._files[handle.inode_id]
+        if told:
+            self._closed[handle.inode_id] = file
+            self._closed.move_to_end(handle.inode_id)
+            if len(self._closed) > CLOSED_MAX:
+                self._closed.popitem(last=False)
 
     # Keeping files that are open.
 
@@ -347,17 +369,17 @@ class Operations:
     async def opendir(self, credential: common_pb2.Credential, inode_id: int) -> int:
         """Begins a listing."""
         listing = DirectoryHandle(inode_id, credential, [])
-        await self._fetch_page(listing)
+        await self._fetch_page(listing, 1)  # may it be read at all?
         with self._guard:
             number = self._take_number()
             self._directories[number] = listing
         return number
 
-    async def _fetch_page(self, listing: DirectoryHandle) -> None:
+    async def _fetch_page(self, listing: DirectoryHandle, limit: int = DIRECTORY_PAGE) -> None:
         after = listing.entries[-1].dentry.name if listing.entries else b""
         reply = await self._meta.ask(services.META_READ_DIR, meta_pb2.ReadDirRequest(
             credential=listing.credential, inode_id=listing.inode_id, after=after,
-            limit=DIRECTORY_PAGE, with_inodes=True))
+            limit=limit, with_inodes=True))
         listing.entries.extend(reply.entries)
         listing.parent = reply.parent
         listing.complete = not reply.more
@@ -373,14 +395,24 @@ class Operations:
                 while position >= len(listing.entries) and not listing.complete:
                     await self._fetch_page(listing)
         entries = listing.entries
-        return entries[position] if position < len(entries) else None
+        if position >= len(entries):
+            return None
+        found = entries[position]
+        return meta_pb2.DirEntry(dentry=found.dentry, inode=self._overlay(found.inode))
 
-    async def rewinddir(self, handle: int) -> None:
-        """Begins the listing anew, with what the directory holds now."""
+    async def refresh_listing(
+        self, handle: int, position: int, limit: int = DIRECTORY_PAGE
+    ) -> None:
+        """Fetches the entries from `position` on anew, `limit` of them at first.
+
+        A kernel that is given attributes takes them for as new as its request: those of a page that
+        was fetched for an earlier one would take back what has changed since. Position 0 is a
+        rewind.
+        """
         listing = self.directory(handle)
         async with self._runtime.lock(("listing", handle)):
-            listing.entries, listing.complete = [], False
-            await self._fetch_page(listing)
+            listing.entries, listing.complete = listing.entries[:position], False
+            await self._fetch_page(listing, limit)
 
     def directory(self, handle: int) -> DirectoryHandle:
         """The state of a listing. Raises FsError NO_SESSION."""

@@ -249,9 +249,7 @@ class Pyfuse3Binding(pyfuse3.Operations):
     async def readdir(self, fh, start_id, token):  # type: ignore[no-untyped-def]
         """readdir(3): positions 0 and 1 are `.` and `..`."""
         listing = self._operations.directory(fh)
-        if start_id == 0 and listing.started:
-            await self._operations.rewinddir(fh)
-        listing.started = True
+        await self._operations.refresh_listing(fh, max(0, start_id - 2))
         position = start_id
         while True:
             if position < 2:

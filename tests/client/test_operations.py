@@ -254,7 +254,7 @@ def test_listing_and_attributes() -> None:
             assert entry.dentry.name == b"%03d" % number
         assert await mount.readdir(handle, 300) is None
         await mount.unlink(CREDENTIAL, made.inode_id, b"000")
-        await mount.rewinddir(handle)
+        await mount.refresh_listing(handle, 0)
         first = await mount.readdir(handle, 0)
         assert first is not None
         assert first.dentry.name == b"001"

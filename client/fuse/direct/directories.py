@@ -10,6 +10,9 @@ from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import Request
 from luciole.proto import meta_pb2
 
+# With attributes and a name of up to eight bytes; of longer ones a few less fit.
+SHORTEST_ENTRY = protocol.ENTRY_OUT.size + protocol.DIRENT.size + 8
+
 
 async def opendir(context: Context, request: Request) -> bytes:
     """opendir(3)."""
@@ -32,9 +35,9 @@ async def readdirplus(context: Context, request: Request) -> bytes:
 async def _list(context: Context, request: Request, *, plus: bool) -> bytes:
     handle, position, size, _, _, _, _ = request.fields(protocol.READ_IN)
     listing = context.operations.directory(handle)
-    if position == 0 and listing.started:
-        await context.operations.rewinddir(handle)
-    listing.started = True
+    if plus or position == 0:
+        await context.operations.refresh_listing(
+            handle, max(0, position - 2), max(1, size // SHORTEST_ENTRY))
     answer = bytearray()
     while True:
         if position < 2:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import ctypes
-import errno
 import os
 import shutil
 import socket
@@ -26,27 +25,30 @@ MS_NODEV = 1 << 2
 MNT_DETACH = 2
 HELPER = "fusermount3"
 HELPER_SECONDS = 20.0
-CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(mount_point: Path, *, allow_other: bool, max_read: int) -> int:
+def mount(
+    mount_point: Path, *, allow_other: bool, max_read: int, by_helper: bool | None = None
+) -> int:
     """Mounts and returns the descriptor of the device, on which the kernel waits for INIT's reply.
 
     Args:
         mount_point: an existing directory.
         allow_other: whether other users than the mounting one may use it; root may always.
         max_read: largest read in bytes.
+        by_helper: whether fusermount3 is to do it; None: unless this is root.
 
     Raises FsError CONFIG_INVALID with the remedy.
     """
     options = ["default_permissions", f"max_read={max_read}"]
     if allow_other:
         options.append("allow_other")
-    if os.geteuid() == 0:
-        return _mount_directly(mount_point, options)
-    return _mount_by_helper(mount_point, options)
+    if by_helper is None:
+        by_helper = os.geteuid() != 0
+    return _mount_by_helper(mount_point, options) if by_helper \
+        else _mount_directly(mount_point, options)
 
 
 def _refused(mount_point: Path, reason: str) -> FsError:
@@ -99,8 +101,10 @@ def _mount_by_helper(mount_point: Path, options: list[str]) -> int:
 
 
 def detach(mount_point: Path) -> None:
-    """Takes the mount away from its path at once, also while it is in use. Does nothing if it is
-    not there (any more)."""
+    """Takes the mount away from its path at once, also while it is in use.
+
+    Does nothing if it is not there (any more).
+    """
     entry = find_mount(mount_point)
     if entry is None or entry.filesystem != FILESYSTEM:
         return
@@ -111,18 +115,3 @@ def detach(mount_point: Path) -> None:
     if helper is not None:
         subprocess.run([helper, "-u", "-z", "-q", "--", str(mount_point)], check=False,
                        timeout=HELPER_SECONDS, capture_output=True)
-
-
-def abort(device_number: str) -> bool:
-    """Makes the kernel end a connection: all requests fail, and the device with them.
-
-    Args:
-        device_number: "major:minor" of the mount (mount_table.device_of_mount).
-
-    Returns whether it could be asked; only root can, and fusectl must be mounted.
-    """
-    try:
-        (CONNECTIONS / device_number.partition(":")[2] / "abort").write_text("1")
-    except OSError as failure:
-        return failure.errno == errno.ENOENT and CONNECTIONS.is_dir()
-    return True

@@ -24,7 +24,7 @@ from luciole.log import get_logger
 
 log = get_logger("fuse")
 THREADS_MAX = 64
-IDLE_MAX = 4
+IDLE_MAX = 8
 # A smaller write is copied by whoever keeps it (client/write_buffer.py).
 LENT_BYTES_MIN = 32 * 1024
 
