@@ -30,7 +30,7 @@ PROBE_SECONDS = 5.0
 UNMOUNT_SECONDS = 30.0
 POLL_SECONDS = 0.05
 NAME_TAIL = 40
-# pyfuse3 allocates a mebibyte for each WRITE, and so do gathered writes through either binding. With
+# pyfuse3 allocates a mebibyte for each WRITE, and gathered writes do through either binding. With
 # glibc's defaults that is an mmap, a munmap and 256 page faults each time; kept in the heap, writes
 # through pyfuse3 are 1.9 times as fast.
 ALLOCATOR = {
