@@ -94,6 +94,23 @@ def test_every_byte_of_many_concurrent_files_is_its_own(place: Path) -> None:
         assert all(pool.map(work, range(24)))
 
 
+def test_small_writes_at_the_end_of_a_chunk_are_their_own(place: Path) -> None:
+    """A write that ends its chunk leaves at once; the next request may come before it is sent."""
+    count = 48
+    with (place / "file").open("w+b", buffering=0) as file:
+        def block(number: int) -> None:
+            offset = (number + 1) * CHUNK - 4096
+            assert os.pwrite(file.fileno(), bytes([number + 1]) * 4096, offset) == 4096
+
+        for _ in range(3):
+            for number in range(count):
+                block(number)
+            os.fsync(file.fileno())
+            for number in range(count):
+                found = os.pread(file.fileno(), 4096, (number + 1) * CHUNK - 4096)
+                assert found == bytes([number + 1]) * 4096
+
+
 def test_random_writes_and_cuts_match_a_byte_array(place: Path) -> None:
     import random  # noqa: PLC0415
 

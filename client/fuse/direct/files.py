@@ -15,6 +15,9 @@ from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
 from luciole.client.operations import OpenFlags
 from luciole.proto import meta_pb2
 
+# Below that, copying a write costs less than taking other memory for the next request.
+LENT_BYTES_MIN = 32 * 1024
+
 
 def _opened(
     context: Context, handle: int, inode: meta_pb2.Inode, flags: OpenFlags
@@ -67,8 +70,12 @@ async def write(context: Context, request: Request) -> bytes:
     data = request.body[protocol.WRITE_IN.size :]
     if len(data) != size:
         raise RefusedError(MALFORMED)
-    # Read-only memory says that the bytes stay as they are until the last view of them is gone.
-    taken = await context.operations.write(handle, offset, data.toreadonly())
+    if size >= LENT_BYTES_MIN:
+        # Read-only memory says that the bytes stay as they are until the last view of them is gone;
+        # what could be changed is copied.
+        request.lent = True
+        data = data.toreadonly()
+    taken = await context.operations.write(handle, offset, data)
     if flags & protocol.WRITE_KILL_SUIDGID:
         await context.kill_privileges(request.node)
     return protocol.WRITE_OUT.pack(taken, 0)

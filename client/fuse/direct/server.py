@@ -19,14 +19,11 @@ from luciole.client.fuse.direct.dispatch import Dispatcher
 from luciole.client.fuse.direct.memory import Buffer, Pool
 from luciole.client.fuse.direct.messages import RefusedError, Request
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
-from luciole.client.fuse.direct.protocol import Opcode
 from luciole.log import get_logger
 
 log = get_logger("fuse")
 THREADS_MAX = 64
 IDLE_MAX = 8
-# A smaller write is copied by whoever keeps it (client/write_buffer.py).
-LENT_BYTES_MIN = 32 * 1024
 
 
 class Server:
@@ -115,4 +112,4 @@ class Server:
         except OSError:
             log.exception("reply_refused", operation=request.opcode)
             self._channel.answer_error(unique, errno.EIO)
-        return request.opcode == Opcode.WRITE and length >= LENT_BYTES_MIN
+        return request.lent
