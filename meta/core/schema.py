@@ -36,6 +36,9 @@ TRIM = b"TRIM"
 UNREPORTED = b"RLEN"
 NEXT_INODE_ID = b"SINGnext-inode"
 INODE_COUNT = b"SINGinodes"
+CHANGE = b"CHNG"
+CHANGE_COUNT = b"SINGchanges"
+CHANGE_TRIMMED = b"SINGchanges-trimmed"
 
 _DENTRY = struct.Struct("<BQB")
 _TIMES = struct.Struct("<BQQ")
