@@ -40,6 +40,7 @@ RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
 TRIM_ATTEMPTS = 5
 ANSWER_S = 0.5  # left of a deadline for the way back
+OWN_CHANGES_S = 0.02
 NO_CHANGE = bytes(changes.STAMP_BYTES)
 
 
@@ -262,7 +263,10 @@ class MetaService:
             foreign = [change for change in found if change.client_id != request.client_id]
             if foreign or now() >= deadline:
                 return meta_pb2.WatchReply(changes=foreign, next=after)
-            if not found:
+            if found:
+                # A busy client would wake its own watch with every change that it makes.
+                await self._runtime.sleep(min(OWN_CHANGES_S, max(0.0, deadline - now())))
+            else:
                 await self._kv.watch(changes.COUNTER, counter, deadline - now())
 
     # For fsck.
