@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from pathlib import Path
 
 from luciole.errors import FsError, Kind
@@ -119,7 +120,7 @@ def check_marker(
 
 def _mark(store: RecordStore, cluster_id: str, target_id: int) -> int:
     batch = Batch()
-    content_id = int.from_bytes(os.urandom(8), "little") or 1
+    content_id = secrets.randbits(63) + 1
     batch.put(MARKER_KEY, encode_marker(Marker(FORMAT, cluster_id, target_id, content_id)))
     store.write(batch)
     store.sync()
