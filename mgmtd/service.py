@@ -31,6 +31,7 @@ from luciole.proto.services import Call
 from luciole.runtime import Runtime
 
 log = get_logger("mgmtd")
+FRESH = 0.25  # of a lease: a node that was heard so lately is there
 LOCK = "mgmtd"
 POLL_SECONDS_MAX = 30.0
 T = TypeVar("T")
@@ -237,8 +238,8 @@ class MgmtdService:
             self._forget_clients(now)
             reports = self._local_states(now)
             nodes = self._judged_nodes(now)
-            links = self._links(now)
-            self._ask_to_step_down(links)
+            links = self._links(now, silent_for=self._lease)
+            self._ask_to_step_down(self._links(now, silent_for=self._lease * FRESH))
             chains = [
                 after for before in self._routing.chains
                 if (after := next_chain(before, reports[before.chain_id], links)) is not before
@@ -277,16 +278,18 @@ class MgmtdService:
                 changed.append(after)
         return changed
 
-    def _links(self, now: float) -> Links:
+    def _links(self, now: float, *, silent_for: float) -> Links:
         """Which nodes do not reach each other, by the word of those that have lived a while.
 
+        Only nodes count that were not silent for longer than `silent_for` seconds.
         Half a lease is what a node has for the manager, too. A node that was started again is
         reported until the next probe finds it.
         """
         patience = self._lease / 2
         unreachable = {
             node_id: heard.unreachable for node_id, heard in self._heard.items()
-            if now >= heard.since + patience and self._alive(node_id, now)}
+            if now >= heard.since + patience and now < heard.at + silent_for
+            and self._alive(node_id, now)}
         return Links(
             cut_links(unreachable, int(patience * 1000)),
             {target.target_id: target.node_id for target in self._routing.targets},
@@ -294,7 +297,10 @@ class MgmtdService:
                          if self._alive(node.node_id, now)))
 
     def _ask_to_step_down(self, links: Links) -> None:
-        """Settles who is asked. One who was asked stays so for that version of the chain."""
+        """Settles who is asked. One who was asked stays so for that version of the chain.
+
+        Of a pair that has just fallen silent one may be dead: then the other must not leave.
+        """
         before, self._asked = self._asked, {}
         if not links.cut:
             return
@@ -337,7 +343,7 @@ class MgmtdService:
                 stale = report.chain_version != chain_version
                 if report.state == mgmtd_pb2.LOCAL_UP_TO_DATE and stale:
                     return mgmtd_pb2.LOCAL_ONLINE
-                if report.state == mgmtd_pb2.LOCAL_DOUBTFUL and stale:
+                if stale and report.state in {mgmtd_pb2.LOCAL_DOUBTFUL, mgmtd_pb2.LOCAL_ASIDE}:
                     return (mgmtd_pb2.LOCAL_OFFLINE if member.state == mgmtd_pb2.LAST_SERVING
                             else mgmtd_pb2.LOCAL_ONLINE)
                 return report.state
@@ -509,7 +515,7 @@ class MgmtdService:
                 routing=self._routing, bootstrapping=self.bootstrapping,
                 primary=self._primary.record,
                 clients=[client.session for client in self._clients.values()])
-            cut = self._links(now).cut
+            cut = self._links(now, silent_for=self._lease).cut
             for node in self._routing.nodes:
                 heard = self._heard.get(node.node_id)
                 entry = reply.nodes.add(node=node, heard=heard is not None, unreachable=sorted(

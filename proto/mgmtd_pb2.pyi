@@ -38,6 +38,7 @@ class LocalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOCAL_ONLINE: _ClassVar[LocalState]
     LOCAL_OFFLINE: _ClassVar[LocalState]
     LOCAL_DOUBTFUL: _ClassVar[LocalState]
+    LOCAL_ASIDE: _ClassVar[LocalState]
 
 class NodeAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -64,6 +65,7 @@ LOCAL_UP_TO_DATE: LocalState
 LOCAL_ONLINE: LocalState
 LOCAL_OFFLINE: LocalState
 LOCAL_DOUBTFUL: LocalState
+LOCAL_ASIDE: LocalState
 NODE_ACTION_UNSPECIFIED: NodeAction
 ENABLE: NodeAction
 DISABLE: NodeAction

@@ -30,6 +30,7 @@ from luciole.storage.core.replica import Links
 from luciole.storage.damage import Damage
 from luciole.storage.engine.interface import ChunkEngine
 
+_JUDGED = (mgmtd_pb2.LOCAL_DOUBTFUL, mgmtd_pb2.LOCAL_ASIDE)  # the manager decides
 _BEHIND = (mgmtd_pb2.OFFLINE, mgmtd_pb2.WAITING)
 
 
@@ -61,7 +62,7 @@ class Target:
     def trusted(self) -> bool:
         """Whether others may build on what it holds: its disk works, and no power loss that the
         manager has not judged took something from it."""
-        return self.local_state not in {mgmtd_pb2.LOCAL_OFFLINE, mgmtd_pb2.LOCAL_DOUBTFUL}
+        return self.local_state not in {mgmtd_pb2.LOCAL_OFFLINE, *_JUDGED}
 
     def note_link(self, chain_version: int, link: int) -> int:
         """Takes note of the link that a message came over; returns the newest one."""
@@ -119,7 +120,7 @@ class Targets:
         target.chain_id, target.chain_version = chain.chain_id, chain.version
         if target.local_state == mgmtd_pb2.LOCAL_OFFLINE:
             return
-        doubtful = target.local_state == mgmtd_pb2.LOCAL_DOUBTFUL
+        doubtful = target.local_state in _JUDGED
         if state in _BEHIND or (state == mgmtd_pb2.SYNCING and (news or doubtful)):
             target.local_state = mgmtd_pb2.LOCAL_ONLINE
             _end_doubt(target)
@@ -145,7 +146,7 @@ class Targets:
                 target = self._targets.get(step.target_id)
                 if target is not None and target.chain_version == step.chain_version \
                         and target.local_state == mgmtd_pb2.LOCAL_UP_TO_DATE:
-                    target.local_state = mgmtd_pb2.LOCAL_DOUBTFUL
+                    target.local_state = mgmtd_pb2.LOCAL_ASIDE
 
     def set_offline(self, target: Target) -> None:
         """The disk failed: the target is out until the process starts anew."""

@@ -9,7 +9,7 @@ doubtful: back after a power loss that may have taken what it had acknowledged):
     SERVING       | sound        |                                | SERVING
     SERVING       | not sound    | another stays SERVING          | OFFLINE
     SERVING       | not sound    | none stays SERVING             | LAST_SERVING (all of them)
-    LAST_SERVING  | sound        | none is SERVING                | SERVING
+    LAST_SERVING  | sound, aside | none is SERVING                | SERVING
     LAST_SERVING  | doubtful     | none is SERVING, or returns so | SERVING (the first such)
     LAST_SERVING  | here         | one is SERVING again           | as WAITING
     LAST_SERVING  | offline      | none is SERVING                | LAST_SERVING
@@ -34,7 +34,7 @@ target that comes back takes its place at the end of those that serve. Any chang
 version by one. When every target serves, the preferred order is restored.
 
 Two targets are *apart* when their nodes do not reach each other (core/links.py). Of two that serve
-side by side one is asked to step down, and then reports to be doubtful: it must have stopped to
+side by side one is asked to step down, and then reports to be aside: it must have stopped to
 answer before the others go on without it. It comes back as soon as it is not apart from the last
 serving target; an order that would bring two that are apart side by side is not restored.
 
@@ -53,6 +53,7 @@ Public = mgmtd_pb2.PublicState
 Local = mgmtd_pb2.LocalState
 SERVING, LAST_SERVING = mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING
 SYNCING, WAITING, OFFLINE = mgmtd_pb2.SYNCING, mgmtd_pb2.WAITING, mgmtd_pb2.OFFLINE
+_UNSOUND = {mgmtd_pb2.LOCAL_DOUBTFUL, mgmtd_pb2.LOCAL_ASIDE}
 _ORDER = {SERVING: 0, LAST_SERVING: 1, SYNCING: 2, WAITING: 3, OFFLINE: 4}
 
 
@@ -115,12 +116,13 @@ def _serving_step(
 ) -> list[tuple[int, Public]]:
     """Settles who serves: losses first, then returns."""
     here = {target for target, state in local.items() if state != mgmtd_pb2.LOCAL_OFFLINE}
-    sound = {target for target in here if local[target] != mgmtd_pb2.LOCAL_DOUBTFUL}
+    sound = {target for target in here if local[target] not in _UNSOUND}
     keeps = any(state == SERVING and target in sound for target, state in before)
     last = [target for target, state in before if state == LAST_SERVING and target in here]
     returning: list[int] = []
     if not keeps:
-        returning = [target for target in last if target in sound] or last[:1]
+        returning = [target for target in last
+                     if local[target] != mgmtd_pb2.LOCAL_DOUBTFUL] or last[:1]
     serves = keeps or bool(returning)
     after: list[tuple[int, Public]] = []
     for target, state in before:

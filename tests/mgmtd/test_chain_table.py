@@ -17,6 +17,7 @@ SERVING, LAST, SYNCING = mgmtd_pb2.SERVING, mgmtd_pb2.LAST_SERVING, mgmtd_pb2.SY
 WAITING, OFFLINE = mgmtd_pb2.WAITING, mgmtd_pb2.OFFLINE
 UP, ON, OFF = mgmtd_pb2.LOCAL_UP_TO_DATE, mgmtd_pb2.LOCAL_ONLINE, mgmtd_pb2.LOCAL_OFFLINE
 DOUBT = mgmtd_pb2.LOCAL_DOUBTFUL
+ASIDE = mgmtd_pb2.LOCAL_ASIDE
 PUBLIC = (SERVING, LAST, SYNCING, WAITING, OFFLINE)
 LOCAL = (UP, ON, OFF)
 RANK = {state: rank for rank, state in enumerate(PUBLIC)}
@@ -64,6 +65,9 @@ ROWS = [
      [(1, SERVING), (2, SERVING), (3, SYNCING)]),
     ("waiting lost", [(SERVING, UP), (WAITING, OFF)], [(1, SERVING), (2, OFFLINE)]),
     ("waiting, none serves", [(LAST, OFF), (WAITING, ON)], [(1, LAST), (2, WAITING)]),
+    ("steps aside", [(SERVING, UP), (SERVING, ASIDE)], [(1, SERVING), (2, OFFLINE)]),
+    ("aside, the other lost", [(SERVING, OFF), (SERVING, ASIDE)], [(1, LAST), (2, LAST)]),
+    ("last was aside", [(LAST, OFF), (LAST, ASIDE)], [(2, SERVING), (1, OFFLINE)]),
     ("offline stays", [(SERVING, UP), (OFFLINE, OFF)], [(1, SERVING), (2, OFFLINE)]),
 ]
 
@@ -245,3 +249,10 @@ def test_longer_chains_keep_their_targets_and_order(
         assert {t.target_id for t in after.targets} == {t.target_id for t in chain.targets}
         assert (after == chain) == (after.version == chain.version)
         chain = after
+
+
+def test_only_a_power_loss_counts_as_a_loss() -> None:
+    before = chain_of(((1, LAST), (2, OFFLINE)))
+    assert next_chain(before, {1: DOUBT}).losses == before.losses + 1
+    assert next_chain(before, {1: ASIDE}).losses == before.losses
+    assert next_chain(before, {1: UP}).losses == before.losses

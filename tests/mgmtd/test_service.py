@@ -435,7 +435,7 @@ def test_a_neighbour_out_of_reach_steps_down_and_comes_back_with_its_link() -> N
         assert await world.beat(2) == [2]
         assert not await world.service.tick()
         assert await world.states() == [(1, SERVING), (2, SERVING)]
-        await world.beat(2, state=DOUBT)
+        await world.beat(2, state=mgmtd_pb2.LOCAL_ASIDE)
         assert await world.service.tick()
         assert await world.states() == [(1, SERVING), (2, OFFLINE)]
         for _ in range(3):  # and does not come back while the link is down
@@ -461,6 +461,22 @@ def test_who_has_just_started_or_died_is_not_blamed() -> None:
         await world.beat(1, lost={2: LEASE})
         await world.service.tick()
         assert await world.states() == [(1, SERVING), (2, OFFLINE)]  # by its own silence
+
+    run(body)
+
+
+def test_the_neighbour_of_one_that_may_be_dead_is_not_asked() -> None:
+    """Node 1 fell silent to everybody: node 2, which says so, must keep its place."""
+    async def body(world: World) -> None:
+        await world.with_chain()
+        await world.beat(1)
+        for tenth in range(1, 11):
+            await world.runtime.sleep(LEASE / 10)
+            assert await world.beat(2, lost={1: tenth * LEASE / 10}) == []
+            await world.service.tick()
+        await world.beat(2, lost={1: LEASE})
+        await world.service.tick()
+        assert await world.states() == [(2, SERVING), (1, OFFLINE)]
 
     run(body)
 
