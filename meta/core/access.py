@@ -1,7 +1,7 @@
-"""Who may do what: POSIX permission bits.
+"""Who may do what: POSIX permission bits and access control lists.
 
 Layer: pure. Source: POSIX.1-2017 4.5 "File Access Permissions"; path_resolution(7), unlink(2),
-chmod(2), chown(2) for the sticky and set-id rules. EACCES means that the bits forbid, EPERM that
+chmod(2), chown(2) for the sticky and set-id rules; acl(5) for lists. EACCES means that the bits forbid, EPERM that
 only an owner or root may.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import stat
 
 from luciole.errors import FsError, Kind
+from luciole.meta.core import posix_acl
 from luciole.proto import common_pb2, meta_pb2
 
 READ = 4
@@ -34,16 +35,25 @@ def check_access(inode: meta_pb2.Inode, credential: common_pb2.Credential, want:
         anyone = inode.mode & 0o111
         if not want & EXECUTE or inode.type == meta_pb2.DIRECTORY or anyone:
             return
+    if not _granted(inode, credential, want):
+        raise FsError(Kind.ACCESS_DENIED, f"mode {inode.mode:04o} of {inode.uid}:{inode.gid} "
+                      f"does not let {credential.uid}:{credential.gid} do this",
+                      f"inode {inode.inode_id}")
+
+
+def _granted(inode: meta_pb2.Inode, credential: common_pb2.Credential, want: int) -> bool:
+    if inode.acl_access:
+        return posix_acl.granted(
+            inode.acl_access, want, is_owner=credential.uid == inode.uid, user_id=credential.uid,
+            owning_group=in_group(credential, inode.gid),
+            in_group=lambda gid: in_group(credential, gid))
     if credential.uid == inode.uid:
         granted = inode.mode >> 6
     elif in_group(credential, inode.gid):
         granted = inode.mode >> 3
     else:
         granted = inode.mode
-    if want & ~granted & 7:
-        raise FsError(Kind.ACCESS_DENIED, f"mode {inode.mode:04o} of {inode.uid}:{inode.gid} "
-                      f"does not let {credential.uid}:{credential.gid} do this",
-                      f"inode {inode.inode_id}")
+    return not want & ~granted & 7
 
 
 def check_owner(inode: meta_pb2.Inode, credential: common_pb2.Credential) -> None:
