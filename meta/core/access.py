@@ -1,8 +1,8 @@
 """Who may do what: POSIX permission bits and access control lists.
 
 Layer: pure. Source: POSIX.1-2017 4.5 "File Access Permissions"; path_resolution(7), unlink(2),
-chmod(2), chown(2) for the sticky and set-id rules; acl(5) for lists. EACCES means that the bits forbid, EPERM that
-only an owner or root may.
+chmod(2), chown(2) for the sticky and set-id rules; acl(5) for lists. EACCES means that
+the bits or the list forbid, EPERM that only an owner or root may.
 """
 
 from __future__ import annotations
