@@ -50,10 +50,12 @@ check: setup  ## Run linters, type checker, and the tests that are quick
 proto: setup  ## Generate the Python half of proto/ anew
 	@$(BIN)/python -m luciole.proto.generate
 
-# SEEDS=n runs seeds 0 to n-1; SEED=s one of them, with its whole trace in the file TRACE.
+# SEEDS=n runs seeds 0 to n-1; SEED=s one of them, with its whole trace in the file TRACE; CORE=1
+# runs the pure cores on an event heap instead of whole services.
 sim: setup  ## Simulate whole clusters: SEEDS=n, or SEED=s and TRACE=file (docs/testing.md)
 	@$(BIN)/python -m luciole.tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200)) \
-		$(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(TRACE),--trace $(TRACE))
+		$(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(TRACE),--trace $(TRACE)) \
+		$(if $(CORE),--core)
 
 sim-mutants: setup  ## See that the simulator catches deliberate breaks of the rules
 	@$(BIN)/python -m luciole.tests.sim --mutants

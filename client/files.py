@@ -6,11 +6,14 @@ must flush. Close-to-open: `flush` (on every close) and `fsync` report the lengt
 for the inode anew.
 
 Concurrency: the lock of an `OpenFile` orders writes, truncation and flushes of one inode; reads
-take it only to let buffered writes leave first. The lock is never held over another one.
+take it only to let buffered writes leave first. It is never held over another such lock. What is
+known of the inode (`inode`, `_reported`, `_written_end`, `_mtime_ns`) changes under a second lock
+that is never held over a wait, since answers to any request may bring news of it.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -60,6 +63,7 @@ class OpenFile:
         self._chunks = chunks
         self.inode = inode
         self.handles: dict[int, Handle] = {}
+        self._known = threading.RLock()
         self._reported = True
         self._written_end = 0
         self._overtaken_end = 0  # written here under an earlier truncate version
@@ -84,29 +88,37 @@ class OpenFile:
         What is written with its truncate version would count as written after it, and yet be
         trimmed by it. Until it is done, writes here come before it, and it voids them.
         """
-        if inode.trim_pending:
-            return
-        if inode.truncate_version > self.inode.truncate_version:
-            # Another client cut the file, before or after what was written here.
-            self._overtaken_end = max(self._overtaken_end, self._written_end)
-            self._written_end = 0
-        self.inode = inode
+        with self._known:
+            # Answers overtake each other: of one truncate version the longest is the newest.
+            if inode.trim_pending or _age(inode) < _age(self.inode):
+                return
+            if inode.truncate_version > self.inode.truncate_version:
+                if not self._reported:
+                    # Another client cut the file, before or after what was written here.
+                    self._overtaken_end = max(self._overtaken_end, self._written_end)
+                self._written_end = 0
+            self.inode = inode
 
     def overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode from the service, with what was written here and not reported yet."""
-        self.refresh(inode)
-        if self._reported:
-            return inode
-        merged = meta_pb2.Inode()
-        merged.CopyFrom(inode)
-        merged.length = self.length
-        merged.mtime_ns = max(merged.mtime_ns, self._mtime_ns)
-        return merged
+        with self._known:
+            overtaken = _age(inode) < _age(self.inode)
+            self.refresh(inode)
+            if self._reported and not overtaken:
+                return inode
+            merged = meta_pb2.Inode()
+            merged.CopyFrom(inode)
+            merged.length = self.length
+            merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
+            return merged
 
     async def _send(self, offset: int, data: memoryview) -> None:
-        for chain_id, losses in (await self._chunks.write(self.inode, offset, data)).items():
-            known = self._unflushed.get(chain_id, losses)
-            self._unflushed[chain_id] = min(known, losses)
+        self._note_unflushed(await self._chunks.write(self.inode, offset, data))
+
+    def _note_unflushed(self, marks: dict[int, int]) -> None:
+        with self._known:
+            for chain_id, losses in marks.items():
+                self._unflushed[chain_id] = min(losses, self._unflushed.get(chain_id, losses))
 
     async def _flush_chains(self) -> None:
         """Everything acknowledged is durable. Raises FsError DATA_LOST, once, if some is lost.
@@ -114,15 +126,14 @@ class OpenFile:
         After a cut all chains count: a removal that is not durable would be undone.
         """
         layout = self.inode.layout
-        chains = {*self._unflushed, *(
-            self._chunks.chains(layout) if self.inode.truncate_version
-            else self._chunks.chains_below(layout, self.length))}
-        marks, self._unflushed = self._unflushed, {}
+        with self._known:
+            marks, self._unflushed = self._unflushed, {}
+        chains = self._chunks.chains(layout) if self.inode.truncate_version \
+            else self._chunks.chains_below(layout, self.length)
         try:
-            losses = await self._chunks.sync(chains)
+            losses = await self._chunks.sync({*marks, *chains})
         except FsError:
-            for chain_id, mark in marks.items():
-                self._unflushed[chain_id] = min(mark, self._unflushed.get(chain_id, mark))
+            self._note_unflushed(marks)
             raise
         lost = sorted(chain_id for chain_id, mark in marks.items() if losses[chain_id] > mark)
         if lost:
@@ -137,9 +148,10 @@ class OpenFile:
             check_size(offset + len(data), self.inode.layout)
             await self._need_session(handle)
             await self._buffer.write(offset, data)
-            self._written_end = max(self._written_end, offset + len(data))
-            self._mtime_ns = self._runtime.clock.wall_ns()
-            self._reported = False
+            with self._known:
+                self._written_end = max(self._written_end, offset + len(data))
+                self._mtime_ns = self._runtime.clock.wall_ns()
+                self._reported = False
 
     async def _need_session(self, handle: Handle) -> None:
         """Begins the session again that an earlier flush ended. The right was checked at open."""
@@ -149,8 +161,14 @@ class OpenFile:
             self.refresh(reply.inode)
             handle.session_open = True
 
-    async def read(self, offset: int, size: int) -> memoryview:
-        """Up to `size` bytes from `offset`, short at the end of the file."""
+    async def read(
+        self, offset: int, size: int, room: memoryview | None = None
+    ) -> memoryview:
+        """Up to `size` bytes from `offset`, short at the end of the file.
+
+        They are put at the start of `room` (writable, at least `size` bytes) if it is given, else
+        into new memory.
+        """
         if not self._buffer.idle:
             async with self._runtime.lock(self._lock_key):
                 await self._buffer.drain()
@@ -159,7 +177,7 @@ class OpenFile:
                 services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
             self.refresh(reply.inode)
         size = max(0, min(size, self.length - offset))
-        buffer = memoryview(bytearray(size))
+        buffer = memoryview(bytearray(size)) if room is None else room[:size]
         if size:
             await self._chunks.read(self.inode, offset, buffer)
         return buffer
@@ -210,9 +228,7 @@ class OpenFile:
                 handle.session_open, failure = False, error
                 continue
             handle.session_open = method is not services.META_CLOSE
-            self.refresh(reply.inode)
-            if not self._overtaken_end:
-                self._reported = True
+            if self._is_reported(reply.inode):
                 return
         raise failure
 
@@ -226,6 +242,13 @@ class OpenFile:
             end = min(self._overtaken_end, await self._chunks.data_end(self.inode))
             self._written_end = max(self._written_end, end)
         self._overtaken_end = 0
+
+    def _is_reported(self, inode: meta_pb2.Inode) -> bool:
+        """Takes over the answer to a report; returns whether the report counted."""
+        with self._known:
+            self.refresh(inode)
+            self._reported = not self._overtaken_end
+            return self._reported
 
     def _hint(self) -> meta_pb2.LengthHint:
         return meta_pb2.LengthHint(
@@ -259,7 +282,13 @@ class OpenFile:
                 request.session_id = handle.session_id
             request.hint.CopyFrom(self._hint())
             reply = await self._meta.change(services.META_TRUNCATE, request)
-            self._written_end = self._overtaken_end = 0
-            self._reported = True
-            self.inode = reply.inode
+            with self._known:
+                self._written_end = self._overtaken_end = 0
+                self._reported = True
+                self.inode = reply.inode
             return reply.inode
+
+
+def _age(inode: meta_pb2.Inode) -> tuple[int, int]:
+    """Orders states of one file: only with a new truncate version does it become shorter."""
+    return inode.truncate_version, inode.length

@@ -2,10 +2,16 @@
 
 Layer: shell. Inodes are named by their ids, open files by handle numbers; errors are FsError.
 A binding translates its protocol to these calls and `FsError.facts.errno` back; nothing else.
+
+Concurrency: any number of tasks of one loop, or of threads (ThreadRuntime). The lock guards the
+tables of handles and of open files, and each `OpenFile.handles`; it is never held over a wait. A
+listing has a lock of its own, since its pages are fetched in turn.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +24,7 @@ from luciole.proto import common_pb2, meta_pb2, services
 from luciole.runtime import Runtime
 
 DIRECTORY_PAGE = 256
+CLOSED_MAX = 1024
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,6 @@ class DirectoryHandle:
     entries: list[meta_pb2.DirEntry]
     parent: int = 0
     complete: bool = False
-    started: bool = False  # a reader has begun; reading from 0 again is a rewind
 
 
 class Operations:
@@ -61,14 +67,21 @@ class Operations:
         self._write_limit = write_limit
         self._hold_seconds = hold_seconds
         self._spawn = spawn
+        self._guard = threading.Lock()
         self._files: dict[int, OpenFile] = {}
+        self._closed: OrderedDict[int, OpenFile] = OrderedDict()  # those closed last
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._next_handle = 1
 
     def _overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
-        """An inode with what an open file here knows better."""
-        file = self._files.get(inode.inode_id)
+        """An inode with what a file that is open here, or was lately, knows better.
+
+        An answer may be older than a close that overtook it: without the closed file's knowledge
+        the kernel would be told the length of before.
+        """
+        with self._guard:
+            file = self._files.get(inode.inode_id) or self._closed.get(inode.inode_id)
         return file.overlay(inode) if file else inode
 
     # Names.
@@ -118,9 +131,10 @@ class Operations:
 
     def _writer(self, inode_id: int) -> Handle | None:
         """A handle of this client that may write the file."""
-        file = self._files.get(inode_id)
-        writers = [handle for handle in file.handles.values() if handle.writable] if file else []
-        return writers[0] if writers else None
+        with self._guard:
+            file = self._files.get(inode_id)
+            handles = list(file.handles.values()) if file else []
+        return next((handle for handle in handles if handle.writable), None)
 
     async def mkdir(
         self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int
@@ -212,32 +226,50 @@ class Operations:
     def _new_handle(
         self, inode: meta_pb2.Inode, flags: OpenFlags, session_id: bytes
     ) -> int:
-        file = self._files.get(inode.inode_id)
-        if file is None:
-            file = self._files[inode.inode_id] = OpenFile(
-                self._runtime, self._meta, self._chunks, inode,
-                write_limit=self._write_limit, spawn=self._spawn)
-        else:
-            file.refresh(inode)
+        with self._guard:
+            file = self._files.get(inode.inode_id)
+            if file is None:
+                before = self._closed.pop(inode.inode_id, None)
+                file = self._files[inode.inode_id] = OpenFile(
+                    self._runtime, self._meta, self._chunks, inode,
+                    write_limit=self._write_limit, spawn=self._spawn)
+                if before is not None:
+                    file.refresh(before.inode)
+            else:
+                file.refresh(inode)
+            number = self._take_number()
+            handle = Handle(number, inode.inode_id, flags.read, flags.write, session_id,
+                            self._runtime.clock.now(), session_open=bool(session_id))
+            self._handles[number] = file.handles[number] = handle
+        return number
+
+    def _take_number(self) -> int:
+        """A handle number; under the guard."""
         number = self._next_handle
         self._next_handle += 1
-        handle = Handle(number, inode.inode_id, flags.read, flags.write, session_id,
-                        self._runtime.clock.now(), session_open=bool(session_id))
-        self._handles[number] = file.handles[number] = handle
         return number
 
     def _open_file(self, handle: int) -> tuple[Handle, OpenFile]:
-        known = self._handles.get(handle)
-        if known is None:
-            raise FsError(Kind.NO_SESSION, "not an open handle", str(handle))
-        return known, self._files[known.inode_id]
+        with self._guard:
+            known = self._handles.get(handle)
+            if known is None:
+                raise FsError(Kind.NO_SESSION, "not an open handle", str(handle))
+            return known, self._files[known.inode_id]
 
-    async def read(self, handle: int, offset: int, size: int) -> memoryview:
-        """Up to `size` bytes from `offset`, short at the end of the file."""
-        return await self._open_file(handle)[1].read(offset, size)
+    async def read(
+        self, handle: int, offset: int, size: int, room: memoryview | None = None
+    ) -> memoryview:
+        """Up to `size` bytes from `offset`, short at the end of the file.
+
+        With `room` (writable, at least `size` bytes) they are put there and nothing is allocated.
+        """
+        return await self._open_file(handle)[1].read(offset, size, room)
 
     async def write(self, handle: int, offset: int, data: memoryview) -> int:
-        """Writes at `offset`; returns the number of bytes taken, which is all of them."""
+        """Writes at `offset`; returns the number of bytes taken, which is all of them.
+
+        A read-only `data` may be looked at after the return, until the last view of it is gone.
+        """
         known, file = self._open_file(handle)
         if not known.writable:
             raise FsError(Kind.NO_SESSION, "the handle is not open for writing", str(handle))
@@ -257,17 +289,31 @@ class Operations:
     async def release(self, handle: int) -> None:
         """The last descriptor of a handle is gone."""
         known, file = self._open_file(handle)
-        del self._handles[handle]
+        with self._guard:
+            self._handles.pop(handle, None)
+        told = False
         try:
             if known.writable:
                 await file.close(known)
             if known.registered:
                 await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
                     sessions=[self._session_of(known)]))
+            told = True
         finally:
-            del file.handles[handle]
-            if not file.handles and self._files.get(known.inode_id) is file:
-                del self._files[known.inode_id]
+            with self._guard:
+                self._drop(known, file, told=told)
+
+    def _drop(self, handle: Handle, file: OpenFile, *, told: bool) -> None:
+        """Takes a handle off its file, under the guard; `told`: meta knows what was written."""
+        file.handles.pop(handle.number, None)
+        if file.handles or self._files.get(handle.inode_id) is not file:
+            return
+        del self._files[handle.inode_id]
+        if told:
+            self._closed[handle.inode_id] = file
+            self._closed.move_to_end(handle.inode_id)
+            if len(self._closed) > CLOSED_MAX:
+                self._closed.popitem(last=False)
 
     # Keeping files that are open.
 
@@ -281,15 +327,19 @@ class Operations:
     async def hold_once(self) -> None:
         """Registers handles without a session that have been open for a while."""
         old = self._runtime.clock.now() - self._hold_seconds
+        with self._guard:
+            handles = list(self._handles.values())
         await self._hold([
-            handle for handle in self._handles.values()
+            handle for handle in handles
             if not handle.session_open and not handle.registered and handle.opened_at < old])
 
     async def _keep_if_open(self, inode: meta_pb2.Inode) -> None:
-        file = self._files.get(inode.inode_id)
-        if file is not None and inode.nlink == 0 and inode.type == meta_pb2.REGULAR:
+        with self._guard:
+            file = self._files.get(inode.inode_id)
+            handles = list(file.handles.values()) if file is not None else []
+        if inode.nlink == 0 and inode.type == meta_pb2.REGULAR:
             await self._hold([
-                handle for handle in file.handles.values()
+                handle for handle in handles
                 if not handle.session_open and not handle.registered])
 
     async def _hold(self, handles: Sequence[Handle]) -> None:
@@ -318,18 +368,18 @@ class Operations:
 
     async def opendir(self, credential: common_pb2.Credential, inode_id: int) -> int:
         """Begins a listing."""
-        number = self._next_handle
-        self._next_handle += 1
         listing = DirectoryHandle(inode_id, credential, [])
-        self._directories[number] = listing
-        await self._fetch_page(listing)
+        await self._fetch_page(listing, 1)  # may it be read at all?
+        with self._guard:
+            number = self._take_number()
+            self._directories[number] = listing
         return number
 
-    async def _fetch_page(self, listing: DirectoryHandle) -> None:
+    async def _fetch_page(self, listing: DirectoryHandle, limit: int = DIRECTORY_PAGE) -> None:
         after = listing.entries[-1].dentry.name if listing.entries else b""
         reply = await self._meta.ask(services.META_READ_DIR, meta_pb2.ReadDirRequest(
             credential=listing.credential, inode_id=listing.inode_id, after=after,
-            limit=DIRECTORY_PAGE, with_inodes=True))
+            limit=limit, with_inodes=True))
         listing.entries.extend(reply.entries)
         listing.parent = reply.parent
         listing.complete = not reply.more
@@ -339,22 +389,37 @@ class Operations:
 
         Entries that went between listing and reading keep their name and have no inode.
         """
-        listing = self._directories[handle]
-        while position >= len(listing.entries) and not listing.complete:
-            await self._fetch_page(listing)
-        if position >= len(listing.entries):
+        listing = self.directory(handle)
+        if position >= len(listing.entries) and not listing.complete:
+            async with self._runtime.lock(("listing", handle)):
+                while position >= len(listing.entries) and not listing.complete:
+                    await self._fetch_page(listing)
+        entries = listing.entries
+        if position >= len(entries):
             return None
-        return listing.entries[position]
+        found = entries[position]
+        return meta_pb2.DirEntry(dentry=found.dentry, inode=self._overlay(found.inode))
 
-    async def rewinddir(self, handle: int) -> None:
-        """Begins the listing anew, with what the directory holds now."""
-        listing = self._directories[handle]
-        listing.entries, listing.complete = [], False
-        await self._fetch_page(listing)
+    async def refresh_listing(
+        self, handle: int, position: int, limit: int = DIRECTORY_PAGE
+    ) -> None:
+        """Fetches the entries from `position` on anew, `limit` of them at first.
+
+        A kernel that is given attributes takes them for as new as its request: those of a page that
+        was fetched for an earlier one would take back what has changed since. Position 0 is a
+        rewind.
+        """
+        listing = self.directory(handle)
+        async with self._runtime.lock(("listing", handle)):
+            listing.entries, listing.complete = listing.entries[:position], False
+            await self._fetch_page(listing, limit)
 
     def directory(self, handle: int) -> DirectoryHandle:
-        """The state of a listing."""
-        return self._directories[handle]
+        """The state of a listing. Raises FsError NO_SESSION."""
+        listing = self._directories.get(handle)
+        if listing is None:
+            raise FsError(Kind.NO_SESSION, "not an open directory", str(handle))
+        return listing
 
     def releasedir(self, handle: int) -> None:
         """Ends a listing."""

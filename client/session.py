@@ -1,7 +1,8 @@
 """One client of a cluster: its connections, its routing, its lease with the manager.
 
 Layer: shell. `Client` is what a mount, a gateway or a command holds; its `run_*` loops are run by
-whoever owns it (trio tasks in the mount).
+whoever owns it (trio tasks in the pyfuse3 mount); the direct mount runs
+their steps on threads (process.py).
 """
 
 from __future__ import annotations
@@ -90,12 +91,16 @@ class Client:
                 log.info("routing_unavailable", error=str(failure))
                 await self._runtime.sleep(RETRY_PAUSE_S)
 
+    async def keep_session(self) -> None:
+        """Extends the lease and registers files that stay open. Raises FsError."""
+        await self.extend_session()
+        await self.operations.hold_once()
+
     async def run_session(self) -> None:
         """Keeps the lease and the files that are open, for ever."""
         while True:
             await self._runtime.sleep(self.config.session_seconds)
             try:
-                await self.extend_session()
-                await self.operations.hold_once()
+                await self.keep_session()
             except FsError as failure:
                 log.info("session_not_extended", error=str(failure))

@@ -6,12 +6,17 @@ buffer is empty is sent from the caller's own memory. Sends run in the backgroun
 `limit` bytes, never two of one chunk at once, so that a later write cannot be overtaken. What a
 background send could not do is raised by the next call that waits: flush, fsync, close, read.
 
-Concurrency: calls on one buffer are serialised by its owner (client/files.py); background sends
-touch only `_in_flight` and `_failure`.
+Concurrency: calls on one buffer are serialised by its owner (client/files.py), except `idle`, which
+anyone may ask. Background sends may be threads; the lock guards what they share with the owner,
+`_in_flight` and `_failure`, and is never held over a wait.
+
+Memory: a read-only view is the buffer's to keep until its send has ended, and nobody changes what
+is behind it meanwhile. A view that may be written is copied before `write` returns.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 
 from luciole.errors import FsError
@@ -35,13 +40,16 @@ class WriteBuffer:
         self._signal = runtime.signal()
         self._start = 0
         self._held = bytearray()
+        self._leaving = False  # bytes are neither held nor in flight, but wait to be
+        self._guard = threading.Lock()
         self._in_flight: dict[int, int] = {}  # chunk index -> bytes
         self._failure: FsError | None = None
 
     @property
     def idle(self) -> bool:
         """Whether everything written so far has left."""
-        return not self._held and not self._in_flight
+        # In the order in which bytes pass through the three.
+        return not self._held and not self._leaving and not self._in_flight
 
     async def write(self, offset: int, data: memoryview) -> None:
         """Takes bytes of any length. Raises FsError of an earlier send."""
@@ -71,23 +79,28 @@ class WriteBuffer:
 
     async def _push(self) -> None:
         if self._held:
-            held, self._held = self._held, bytearray()
-            await self._launch(self._start, memoryview(held))
+            self._leaving = True
+            try:
+                held, self._held = self._held, bytearray()
+                await self._launch(self._start, memoryview(held))
+            finally:
+                self._leaving = False
 
     async def _launch(self, offset: int, data: memoryview) -> None:
         chunk = offset // self._chunk_size
-        await self._wait(
-            lambda: chunk not in self._in_flight
-            and sum(self._in_flight.values()) + len(data) <= self._limit)
-        self._in_flight[chunk] = len(data)
+        await self._wait(lambda: self._has_room(chunk, len(data)))
+        with self._guard:
+            self._in_flight[chunk] = len(data)
 
         async def run() -> None:
             try:
                 await self._send(offset, data)
             except FsError as failure:
-                self._failure = failure
+                with self._guard:
+                    self._failure = failure
             finally:
-                del self._in_flight[chunk]
+                with self._guard:
+                    del self._in_flight[chunk]
                 self._signal.notify()
 
         if self._spawn is None:
@@ -95,6 +108,11 @@ class WriteBuffer:
             self._raise_failure()
         else:
             self._spawn(run)
+
+    def _has_room(self, chunk: int, size: int) -> bool:
+        with self._guard:
+            return (chunk not in self._in_flight
+                    and sum(self._in_flight.values()) + size <= self._limit)
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
         while True:
@@ -104,6 +122,7 @@ class WriteBuffer:
             await self._signal.wait(seen, WAIT_S)
 
     def _raise_failure(self) -> None:
-        if self._failure is not None:
+        with self._guard:
             failure, self._failure = self._failure, None
+        if failure is not None:
             raise failure

@@ -7,13 +7,15 @@ import math
 import os
 from pathlib import Path
 
+import msgspec
+
+from luciole.client.fuse.mount import serve_mount
 from luciole.config import ClientConfig, load
 from luciole.deploy import local_cluster, mounts, processes
 from luciole.deploy.cluster_directory import ClusterDirectory
 from luciole.deploy.connect import DEFAULT_DIRECTORY, add_cluster_options
 from luciole.deploy.local_cluster import Shape
 from luciole.deploy.output import answers, notes, print_json, progress
-from luciole.errors import FsError, Kind
 from luciole.log import configure
 
 Commands = argparse._SubParsersAction
@@ -55,6 +57,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     mount.add_argument("path", metavar="PATH", help="an empty directory")
     add_cluster_options(mount)
     mount.add_argument("--foreground", action="store_true", help="serve the mount in this process")
+    _add_binding(mount)
     mount.add_argument("--pid-file", help=argparse.SUPPRESS)
     mount.add_argument("--timeout", type=seconds, default=mounts.MOUNT_SECONDS, metavar="SECONDS",
                        help="bound of the wait (default: 30)")
@@ -67,6 +70,12 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     umount.add_argument("--lazy", action="store_true",
                         help="detach now, end when the last program closes its files")
     umount.set_defaults(run=run_umount)
+
+
+def _add_binding(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--fuse", choices=("direct", "pyfuse3"), help="how to speak with the kernel (default: "
+        "fuse_binding of the client's configuration, which is direct)")
 
 
 def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -88,6 +97,7 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
                     "write survives: the end of every process, or loss of power too (default: "
                     "process)")
     up.add_argument("--mount", metavar="PATH", help="mount it there, too")
+    _add_binding(up)
     up.add_argument("--port-base", type=port, metavar="N",
                     help="first port (default: first free block from 7400)")
     up.add_argument("--timeout", type=seconds, default=60.0, metavar="SECONDS",
@@ -114,7 +124,8 @@ def run_up(args: argparse.Namespace) -> int:
             _, status = local_cluster.up(directory, shape, args.timeout, report)
             if place is not None:
                 report("mounting")
-                mounts.mount(directory.config_file("client"), place, directory=directory)
+                mounts.mount(directory.config_file("client"), place, directory=directory,
+                             binding=args.fuse)
     finally:
         # A refused request leaves no empty directory behind.
         if made_here and not any(directory.path.iterdir()):
@@ -175,15 +186,17 @@ def run_mount(args: argparse.Namespace) -> int:
         if directory else Path()
     place = mounts.absolute(args.path)
     if args.foreground:
-        return _serve_mount(config_file, place, args.pid_file)
+        return _serve_mount(config_file, place, args.pid_file, args.fuse)
     load(config_file, ClientConfig)
     if directory is None:
-        record = mounts.mount(config_file, place, directory=None, seconds=args.timeout)
+        record = mounts.mount(config_file, place, directory=None, seconds=args.timeout,
+                              binding=args.fuse)
     else:
         with directory.locked(), progress(quiet=args.json) as report:
             report("mounting")
             record = mounts.mount(
-                config_file, place, directory=directory, seconds=args.timeout)
+                config_file, place, directory=directory, seconds=args.timeout,
+                binding=args.fuse)
     if args.json:
         print_json({"mount": str(place), "pid": record.pid})
     else:
@@ -191,15 +204,13 @@ def run_mount(args: argparse.Namespace) -> int:
     return 0
 
 
-def _serve_mount(config_file: Path, place: Path, pid_file: str | None) -> int:
-    # The binding is needed by mounts only, and its library may be missing elsewhere.
-    try:
-        from luciole.client.fuse.mount import serve_mount  # noqa: PLC0415
-    except ImportError as failure:
-        raise FsError(Kind.CONFIG_INVALID, "pyfuse3 is not installed: `pip install "
-                      "'luciole[fuse]'`", str(failure)) from failure
-
+def _serve_mount(
+    config_file: Path, place: Path, pid_file: str | None, binding: str | None
+) -> int:
     config = load(config_file, ClientConfig)
+    if binding is not None:
+        config = msgspec.convert(
+            msgspec.to_builtins(config) | {"fuse_binding": binding}, ClientConfig)
     configure(level=config.log_level)
     own = Path(pid_file) if pid_file else None
     if own is not None:

@@ -1070,6 +1070,10 @@ STORAGE_PROBE: Method[common_pb2.Empty, common_pb2.Empty] = Method(
     "Storage", "Probe", "probe", 3, 10,
     common_pb2.Empty, common_pb2.Empty,
 )
+STORAGE_SYNC_APPLIED: Method[storage_pb2.SyncAppliedRequest, common_pb2.Empty] = Method(
+    "Storage", "SyncApplied", "sync_applied", 3, 11,
+    storage_pb2.SyncAppliedRequest, common_pb2.Empty,
+)
 STORAGE = _service("Storage", 3, (
     STORAGE_WRITE,
     STORAGE_FORWARD,
@@ -1081,6 +1085,7 @@ STORAGE = _service("Storage", 3, (
     STORAGE_SYNC_DONE,
     STORAGE_REMOVE_LISTED,
     STORAGE_PROBE,
+    STORAGE_SYNC_APPLIED,
 ))
 
 
@@ -1125,6 +1130,10 @@ class StorageService(Protocol):
 
     async def probe(
         self, request: common_pb2.Empty, call: Call
+    ) -> common_pb2.Empty: ...
+
+    async def sync_applied(
+        self, request: storage_pb2.SyncAppliedRequest, call: Call
     ) -> common_pb2.Empty: ...
 
 
@@ -1271,5 +1280,19 @@ class StorageStub:
         """Calls Storage.Probe."""
         return await self.caller.call(
             STORAGE_PROBE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def sync_applied(
+        self,
+        request: storage_pb2.SyncAppliedRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+    ) -> common_pb2.Empty:
+        """Calls Storage.SyncApplied."""
+        return await self.caller.call(
+            STORAGE_SYNC_APPLIED, request,
             timeout=timeout, payload=payload, sink=sink,
         )

@@ -258,3 +258,29 @@ class SyncDoneRequest(_message.Message):
     chain: VersionedChain
     incarnation: int
     def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class AppliedRecord(_message.Message):
+    __slots__ = ("client_id", "channel", "sequence", "chunk_id", "version", "length")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    client_id: bytes
+    channel: int
+    sequence: int
+    chunk_id: bytes
+    version: int
+    length: int
+    def __init__(self, client_id: _Optional[bytes] = ..., channel: _Optional[int] = ..., sequence: _Optional[int] = ..., chunk_id: _Optional[bytes] = ..., version: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class SyncAppliedRequest(_message.Message):
+    __slots__ = ("chain", "incarnation", "records")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    incarnation: int
+    records: _containers.RepeatedCompositeFieldContainer[AppliedRecord]
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., incarnation: _Optional[int] = ..., records: _Optional[_Iterable[_Union[AppliedRecord, _Mapping]]] = ...) -> None: ...

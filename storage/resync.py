@@ -144,6 +144,7 @@ class Resync:
             walk.damaged.discard(chunk_id)
         wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
         try:
+            await self._tell_applied(target, wanted, stub, walk)
             await stub.sync_done(
                 storage_pb2.SyncDoneRequest(chain=wanted, incarnation=walk.incarnation),
                 timeout=CALL_TIMEOUT_S)
@@ -151,6 +152,23 @@ class Resync:
             if failure.kind == Kind.NOT_SERVING:
                 _start_over(walk)
             raise
+
+    async def _tell_applied(
+        self, target: Target, chain: storage_pb2.VersionedChain, stub: StorageStub, walk: Walk
+    ) -> None:
+        """Tells which updates are done: a chunk shows its last one only, and the successor may be
+        the head when a client repeats an earlier one. Later ones it hears of itself.
+        """
+        after, more = None, True
+        while more:
+            known, more = await target.engine.list_applied(after, PAGE)
+            request = storage_pb2.SyncAppliedRequest(chain=chain, incarnation=walk.incarnation)
+            for (client_id, channel), applied in known:
+                request.records.add(
+                    client_id=client_id, channel=channel, sequence=applied.sequence,
+                    chunk_id=applied.chunk_id, version=applied.version, length=applied.length)
+                after = client_id, channel
+            await stub.sync_applied(request, timeout=CALL_TIMEOUT_S)
 
     def _estimate(self, target: Target, walk: Walk) -> None:
         """Tells how long the rest takes at the speed so far, breaks included."""

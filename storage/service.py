@@ -20,6 +20,7 @@ from luciole.storage.core.replica import needs_tail, reads_pending
 from luciole.storage.engine.interface import (
     CHUNK_ID_SIZE,
     CHUNK_SIZE_MAX,
+    Applied,
     ChunkState,
     ReadOutcome,
 )
@@ -314,17 +315,35 @@ class StorageService:
         return storage_pb2.ListChunksReply(
             chunks=[chunk_info(s) for s in states], more=more, incarnation=self._incarnation)
 
+    async def sync_applied(
+        self, request: storage_pb2.SyncAppliedRequest, call: Call
+    ) -> common_pb2.Empty:
+        """Takes over which updates are done already, in case their clients send them again."""
+        target, _ = await self._syncing(request.chain, request.incarnation)
+        await target.engine.adopt_applied([
+            ((record.client_id, record.channel),
+             Applied(record.sequence, record.chunk_id, record.version, record.length))
+            for record in request.records])
+        return common_pb2.Empty()
+
+    async def _syncing(
+        self, wanted: storage_pb2.VersionedChain, incarnation: int
+    ) -> tuple[Target, mgmtd_pb2.Chain]:
+        """The target, if it syncs still, in the process that was sent everything."""
+        target, chain, state = await self._member(wanted)
+        if state != mgmtd_pb2.SYNCING:
+            raise FsError(Kind.NOT_SERVING, "the target is not syncing",
+                          f"target {target.target_id}")
+        if incarnation not in {0, self._incarnation}:
+            raise FsError(Kind.NOT_SERVING, "the process started anew during the resync",
+                          f"target {target.target_id}")
+        return target, chain
+
     async def sync_done(
         self, request: storage_pb2.SyncDoneRequest, call: Call
     ) -> common_pb2.Empty:
         """The predecessor has compared and sent everything."""
-        target, chain, state = await self._member(request.chain)
-        if state != mgmtd_pb2.SYNCING:
-            raise FsError(Kind.NOT_SERVING, "the target is not syncing",
-                          f"target {target.target_id}")
-        if request.incarnation not in {0, self._incarnation}:
-            raise FsError(Kind.NOT_SERVING, "the process started anew during the resync",
-                          f"target {target.target_id}")
+        target, chain = await self._syncing(request.chain, request.incarnation)
         await target.engine.sync()
         self._targets.sync_done(chain)
         return common_pb2.Empty()

@@ -22,6 +22,7 @@ from luciole.rpc import frame
 from luciole.runtime import ThreadRuntime, drive
 from luciole.storage.engine import records
 from luciole.storage.engine.blocks import BlockFiles
+from luciole.storage.engine.calls import FileCalls
 from luciole.storage.engine.interface import Tag
 from luciole.storage.server import target_id
 
@@ -97,7 +98,7 @@ def target_examples(directory: Path) -> dict[str, bytes]:
         7, 5, tag=(CLIENT, 1, 9), block=records.Block(0, 42), written=5,
         checksums=(0x04030201).to_bytes(4, "little"))
     assert version.public().tag == Tag(CLIENT, 1, 9)
-    files = BlockFiles(directory)
+    files = BlockFiles(directory, FileCalls())
     block = records.Block(10, 20)
     _, position = files.locate(block)
     assert files.where(block) == str(directory / "10-000000")

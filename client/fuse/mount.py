@@ -1,98 +1,27 @@
-"""The mount's process: one client, one FUSE session, until it is unmounted or told to stop."""
+"""The mount's process: one client, one binding, until it is unmounted or told to stop.
+
+Layer: shell. A binding is loaded only when it is chosen: pyfuse3 may not be installed.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import pyfuse3
-import trio
-
-from luciole.client.fuse.mount_table import device_of_mount
-from luciole.client.fuse.pyfuse3_binding import Pyfuse3Binding
-from luciole.client.remote.connections import Connections
-from luciole.client.session import Client
 from luciole.config import ClientConfig
 from luciole.errors import FsError, Kind
-from luciole.log import get_logger
-from luciole.proto.services import Caller
-from luciole.rpc.tcp_client import TrioCaller
-from luciole.runtime import TrioRuntime
-
-log = get_logger("mount")
-CLOSE_SECONDS = 20.0
-MAX_TASKS = 64
 
 
 def serve_mount(config: ClientConfig, mount_point: Path, *, allow_other: bool) -> None:
     """Mounts and serves until unmounted or SIGTERM. Raises FsError when it cannot mount."""
-    trio.run(_serve, config, mount_point, allow_other)
+    if config.fuse_binding == "direct":
+        from luciole.client.fuse.direct.mount import serve_direct  # noqa: PLC0415
 
-
-async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> None:
-    async with trio.open_nursery() as nursery:
-        client = _make_client(config, mount_point, nursery)
-        await client.connect()
-        nursery.start_soon(client.run_routing)
-        nursery.start_soon(client.run_session)
-        binding = Pyfuse3Binding(
-            client.operations, attribute_seconds=config.attribute_cache_seconds,
-            entry_seconds=config.entry_cache_seconds)
-        _mount(binding, mount_point, allow_other=allow_other)
-        try:
-            nursery.start_soon(_set_read_ahead, mount_point, config.read_ahead_bytes)
-            nursery.start_soon(_stop_on_signal)
-            await pyfuse3.main(max_tasks=MAX_TASKS)
-        finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
-                await client.operations.close_all()
-                await client.end_session()
-            pyfuse3.close(unmount=True)
-        nursery.cancel_scope.cancel()
-
-
-def _make_client(config: ClientConfig, mount_point: Path, nursery: trio.Nursery) -> Client:
-    def connect(address: tuple[str, int]) -> Caller:
-        return TrioCaller(address, cluster_id=config.cluster_id, name=f"mount {mount_point}")
-
-    def spawn(run: Callable[[], Awaitable[None]]) -> None:
-        nursery.start_soon(run)
-
-    return Client(
-        config, TrioRuntime(), Connections(connect), kind="fuse",
-        mount_point=str(mount_point), spawn=spawn)
-
-
-def _mount(binding: Pyfuse3Binding, mount_point: Path, *, allow_other: bool) -> None:
-    options = set(pyfuse3.default_options)
-    options |= {"fsname=luciole", "subtype=luciole", "default_permissions"}
-    if allow_other:
-        options.add("allow_other")
+        serve_direct(config, mount_point, allow_other=allow_other)
+        return
     try:
-        pyfuse3.init(binding, str(mount_point), options)
-    except RuntimeError as failure:
+        from luciole.client.fuse.pyfuse3_mount import serve_pyfuse3  # noqa: PLC0415
+    except ImportError as failure:
         raise FsError(
-            Kind.CONFIG_INVALID, f"the kernel refused the mount ({failure}): is /dev/fuse there, "
-            "and is nothing mounted on it already?", str(mount_point)) from failure
-
-
-async def _stop_on_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            pyfuse3.terminate()
-
-
-async def _set_read_ahead(mount_point: Path, size: int) -> None:
-    """Tells the kernel to read further ahead than its 128 KiB; only root may, others do without.
-
-    The kernel sets its own value while it takes the session up, so the first answer is awaited.
-    """
-    try:
-        await trio.to_thread.run_sync(os.stat, mount_point, abandon_on_cancel=True)
-        device = device_of_mount(mount_point)
-        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(size // 1024))
-    except (OSError, FsError) as failure:
-        log.info("read_ahead_not_set", error=str(failure))
+            Kind.CONFIG_INVALID, "pyfuse3 is not installed: `pip install 'luciole[fuse]'`, or "
+            'fuse_binding = "direct", which needs nothing', str(failure)) from failure
+    serve_pyfuse3(config, mount_point, allow_other=allow_other)

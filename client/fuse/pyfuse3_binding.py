@@ -8,31 +8,22 @@ the reply, each once; nothing is copied here.
 from __future__ import annotations
 
 import errno
-import os
 import stat
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, TypeVar
 
 import pyfuse3
 
+from luciole.client.fuse.attributes import BLOCK, SeenVersions, as_caller, mode_of, open_flags
 from luciole.client.operations import OpenFlags, Operations
-from luciole.errors import FsError, Kind
+from luciole.errors import FsError
 from luciole.limits import NAME_BYTES_MAX
 from luciole.log import get_logger
 from luciole.proto import common_pb2, meta_pb2
 
 log = get_logger("fuse")
 T = TypeVar("T")
-BLOCK = 4096
-CACHED_STAMPS_MAX = 65_536
-_TYPE_BITS = {
-    meta_pb2.REGULAR: stat.S_IFREG,
-    meta_pb2.DIRECTORY: stat.S_IFDIR,
-    meta_pb2.SYMLINK: stat.S_IFLNK,
-}
-_ACCESS_BITS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 Handler = Callable[..., Coroutine[Any, Any, T]]
 
 
@@ -56,13 +47,6 @@ def _translated(handler: Handler[T]) -> Handler[T]:
     return run
 
 
-def _flags_of(flags: int) -> OpenFlags:
-    access = flags & _ACCESS_BITS
-    return OpenFlags(
-        read=access in {os.O_RDONLY, os.O_RDWR}, write=access in {os.O_WRONLY, os.O_RDWR},
-        truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL))
-
-
 class Pyfuse3Binding(pyfuse3.Operations):
     """pyfuse3's view of `Operations`."""
 
@@ -73,14 +57,14 @@ class Pyfuse3Binding(pyfuse3.Operations):
         self._operations = operations
         self._attribute_seconds = attribute_seconds
         self._entry_seconds = entry_seconds
-        self._stamps: OrderedDict[int, tuple[int, ...]] = OrderedDict()
+        self._seen = SeenVersions()
 
     # Translation.
 
     def _attributes(self, inode: meta_pb2.Inode) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = inode.inode_id
-        entry.st_mode = _TYPE_BITS[inode.type] | inode.mode
+        entry.st_mode = mode_of(inode)
         entry.st_nlink = inode.nlink
         entry.st_uid, entry.st_gid = inode.uid, inode.gid
         entry.st_size = inode.length
@@ -97,22 +81,8 @@ class Pyfuse3Binding(pyfuse3.Operations):
         context: pyfuse3.RequestContext,
         call: Callable[[common_pb2.Credential], Awaitable[T]],
     ) -> T:
-        """Calls with the caller's ids; with its other groups too if those ids are refused.
-
-        The groups are not in the request and must be read from /proc, so only when they matter.
-        """
-        credential = common_pb2.Credential(uid=context.uid, gid=context.gid)
-        try:
-            return await call(credential)
-        except FsError as failure:
-            if failure.kind not in {Kind.ACCESS_DENIED, Kind.NOT_PERMITTED} or not context.pid:
-                raise
-            try:
-                groups = pyfuse3.get_sup_groups(context.pid)
-            except OSError:
-                raise failure from None
-            credential.groups.extend(sorted(groups))
-            return await call(credential)
+        """Calls with the caller's ids."""
+        return await as_caller(context.uid, context.gid, context.pid, call)
 
     # Names.
 
@@ -226,26 +196,20 @@ class Pyfuse3Binding(pyfuse3.Operations):
 
     def _file_info(self, handle: int, inode: meta_pb2.Inode) -> pyfuse3.FileInfo:
         """Lets the kernel keep its pages if nothing changed since the last open here."""
-        stamp = (inode.mtime_ns, inode.ctime_ns, inode.length, inode.truncate_version)
-        unchanged = self._stamps.get(inode.inode_id) == stamp
-        self._stamps[inode.inode_id] = stamp
-        self._stamps.move_to_end(inode.inode_id)
-        if len(self._stamps) > CACHED_STAMPS_MAX:
-            self._stamps.popitem(last=False)
-        return pyfuse3.FileInfo(fh=handle, keep_cache=unchanged)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=self._seen.unchanged(inode))
 
     @_translated
     async def create(self, parent_inode, name, mode, flags, ctx):  # type: ignore[no-untyped-def]
         """open(2) with O_CREAT."""
         handle, inode = await self._as_caller(ctx, lambda who: self._operations.create(
-            who, parent_inode, name, stat.S_IMODE(mode), flags=_flags_of(flags)))
+            who, parent_inode, name, stat.S_IMODE(mode), flags=open_flags(flags)))
         return self._file_info(handle, inode), self._attributes(inode)
 
     @_translated
     async def open(self, inode, flags, ctx):  # type: ignore[no-untyped-def]
         """open(2)."""
         handle, found = await self._as_caller(
-            ctx, lambda who: self._operations.open(who, inode, _flags_of(flags)))
+            ctx, lambda who: self._operations.open(who, inode, open_flags(flags)))
         return self._file_info(handle, found)
 
     @_translated
@@ -285,9 +249,7 @@ class Pyfuse3Binding(pyfuse3.Operations):
     async def readdir(self, fh, start_id, token):  # type: ignore[no-untyped-def]
         """readdir(3): positions 0 and 1 are `.` and `..`."""
         listing = self._operations.directory(fh)
-        if start_id == 0 and listing.started:
-            await self._operations.rewinddir(fh)
-        listing.started = True
+        await self._operations.refresh_listing(fh, max(0, start_id - 2))
         position = start_id
         while True:
             if position < 2:

@@ -9,6 +9,7 @@ of the caller's buffer, reads are received into slices of it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,28 +54,34 @@ class PieceIO:
 
 
 class Channels:
-    """Update channels: each carries one update at a time, with increasing sequence."""
+    """Update channels: each carries one update at a time, with increasing sequence.
+
+    Threads may share them; the lock guards all of it.
+    """
 
     def __init__(self, client_id: bytes) -> None:
         self._client_id = client_id
+        self._guard = threading.Lock()
         self._free: list[int] = []
         self._made = 0
         self._sequence = 0
 
     def take(self) -> storage_pb2.UpdateTag:
         """A tag for one new update."""
-        if self._free:
-            channel = self._free.pop()
-        else:
-            self._made += 1
-            channel = self._made
-        self._sequence += 1
-        return storage_pb2.UpdateTag(
-            client_id=self._client_id, channel=channel, sequence=self._sequence)
+        with self._guard:
+            if self._free:
+                channel = self._free.pop()
+            else:
+                self._made += 1
+                channel = self._made
+            self._sequence += 1
+            return storage_pb2.UpdateTag(
+                client_id=self._client_id, channel=channel, sequence=self._sequence)
 
     def give_back(self, tag: storage_pb2.UpdateTag) -> None:
         """The update is over, well or not."""
-        self._free.append(tag.channel)
+        with self._guard:
+            self._free.append(tag.channel)
 
 
 class ChunkClient:

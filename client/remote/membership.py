@@ -5,6 +5,10 @@ for T/2 fences itself: it answers no data request, so that what the manager then
 contradict what this process still serves. Both sides count from the moment at which the member
 *sent* its last heartbeat that was answered; only the difference in clock rate matters, and T/2 is
 ample for it.
+
+A fence that fell may have cost this process its part in chains. Heartbeats are answered again
+before the new routing has come, so the fence opens only with routing as new as the manager's at
+that time: else readers with old routing would find here what others have overwritten.
 """
 
 from __future__ import annotations
@@ -60,19 +64,25 @@ class Membership:
         self._step_down = step_down
         self._registered = False
         self._fenced_at = 0.0
+        self._needs_routing = 0  # the version without which the fence stays closed
 
     def check(self) -> None:
         """Raises FsError NOT_SERVING when the manager may have taken this node for dead."""
         if self._runtime.clock.now() >= self._fenced_at:
             raise FsError(Kind.NOT_SERVING, "this node has lost touch with the manager and "
                           "serves nothing until it answers", f"node {self._node.node_id}")
+        if self._manager.routing.version < self._needs_routing:
+            raise FsError(Kind.NOT_SERVING, "this node was out of touch and serves nothing until "
+                          f"routing version {self._needs_routing} arrives",
+                          f"node {self._node.node_id}")
 
     async def beat(self) -> None:
         """Registers, or sends one heartbeat. Raises FsError."""
         sent_at = self._runtime.clock.now()
         reports = await self._reports()
         if not self._registered:
-            lease_ms = await self._register(reports)
+            reply: mgmtd_pb2.RegisterNodeReply | mgmtd_pb2.HeartbeatReply
+            reply = await self._register(reports)
         else:
             request = mgmtd_pb2.HeartbeatRequest(
                 cluster_id=self._cluster_id, node_id=self._node.node_id,
@@ -86,11 +96,14 @@ class Membership:
                 if failure.kind == Kind.NOT_FOUND:
                     self._registered = False
                 raise
-            lease_ms = reply.lease_ms
             self._step_down(reply.step_down)
-        self._fenced_at = sent_at + lease_ms / 2000
+        if sent_at >= self._fenced_at:
+            self._needs_routing = reply.routing_version
+        self._fenced_at = sent_at + reply.lease_ms / 2000
 
-    async def _register(self, reports: list[mgmtd_pb2.TargetReport]) -> int:
+    async def _register(
+        self, reports: list[mgmtd_pb2.TargetReport]
+    ) -> mgmtd_pb2.RegisterNodeReply:
         request = mgmtd_pb2.RegisterNodeRequest(
             cluster_id=self._cluster_id, node=self._node, targets=reports)
         reply = await self._manager.call(
@@ -98,4 +111,4 @@ class Membership:
             NO_PATIENCE)
         self._registered = True
         log.info("registered", node=self._node.node_id, routing=reply.routing_version)
-        return reply.lease_ms
+        return reply

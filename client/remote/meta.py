@@ -1,11 +1,13 @@
 """The metadata service as a client sees it: any server, tried again until the deadline.
 
 Mutating requests get an id before the first attempt and keep it through all of them, so that the
-servers can tell a retry from a new request (meta/core/idempotency.py).
+servers can tell a retry from a new request (meta/core/idempotency.py). Threads may share a client:
+the lock makes taking a number and naming the oldest one that is open a single step.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -42,6 +44,7 @@ class MetaClient:
         self._attempt_seconds = attempt_seconds
         self._total_seconds = total_seconds
         self._sticky = runtime.entropy.below(1 << 16)
+        self._guard = threading.Lock()
         self._sequence = 0
         self._outstanding: dict[int, None] = {}  # in order of begin: the first is the oldest
 
@@ -60,17 +63,20 @@ class MetaClient:
 
     async def change(self, method: Method[RequestT, ReplyT], request: RequestT) -> ReplyT:
         """A call that changes something, done once however often it is sent. Raises FsError."""
-        self._sequence += 1
-        sequence = self._sequence
-        self._outstanding[sequence] = None
+        with self._guard:
+            self._sequence += 1
+            sequence = self._sequence
+            self._outstanding[sequence] = None
+            oldest = next(iter(self._outstanding))
         request_id: common_pb2.RequestId = request.request_id  # type: ignore[attr-defined]
         request_id.client_id = self.client_id
         request_id.sequence = sequence
-        request_id.first_incomplete = next(iter(self._outstanding))
+        request_id.first_incomplete = oldest
         try:
             return await self.ask(method, request)
         finally:
-            del self._outstanding[sequence]
+            with self._guard:
+                del self._outstanding[sequence]
 
     def _node(self, number: int) -> mgmtd_pb2.Node:
         nodes = [

@@ -100,6 +100,7 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     entry_cache_seconds: Annotated[float, Meta(ge=0, le=3600)] = 1.0
     write_buffer_bytes: Annotated[int, Meta(ge=64 * KiB, le=1024 * MiB)] = 8 * MiB  # per open file
     read_ahead_bytes: Annotated[int, Meta(ge=0, le=256 * MiB)] = 4 * MiB  # kernel readahead
+    fuse_binding: Literal["direct", "pyfuse3"] = "direct"  # docs/posix.md says how they differ
     log_level: LogLevel = "info"
 
 

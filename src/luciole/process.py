@@ -8,7 +8,7 @@ own thread runtime, driven on a worker thread, so that no step holds up another.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,19 @@ class Loop:
     step: Callable[[], Coroutine[Any, Any, object]]
 
 
-async def run_loops(loops: Sequence[Loop]) -> None:
-    """Runs all loops until the process is told to stop."""
+async def run_loops(
+    loops: Sequence[Loop], until: Callable[[], Awaitable[None]] = trio.sleep_forever
+) -> None:
+    """Runs all loops until the process is told to stop, or `until` returns."""
     async with trio.open_nursery() as nursery:
         for loop in loops:
             nursery.start_soon(_run_loop, loop)
+
+        async def stop() -> None:
+            await until()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 log.info("stopping", signal=signal.Signals(number).name)

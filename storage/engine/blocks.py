@@ -15,7 +15,6 @@ the path and errno. Writes are remembered per file until `flush` has made them d
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
@@ -24,16 +23,12 @@ from pathlib import Path
 
 from luciole.errors import FsError, Kind
 from luciole.storage.engine.blockmath import SIZE_CLASSES, class_bytes
+from luciole.storage.engine.calls import FileCalls
 from luciole.storage.engine.records import Block
 
 FILE_BYTES = 64 * 1024 * 1024 * 1024
 STEP_BYTES = 8 * 1024 * 1024
-_PUNCH_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, linux/falloc.h
-_NO_COPY_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-_COPY_BUFFER_BYTES = 1024 * 1024
 _VIEWS_MAX = 1024  # IOV_MAX of Linux
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 FileKey = tuple[int, int]  # size class, file number
 
@@ -48,17 +43,23 @@ def disk_error(failure: OSError, path: Path | str) -> FsError:
 
 
 class BlockFiles:
-    """The open block files of one target. Threads may use different blocks at once."""
+    """The open block files of one target. Threads may use different blocks at once.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: holds them; made if it is missing.
+        calls: how the operating system is called.
+    """
+
+    def __init__(self, directory: Path, calls: FileCalls) -> None:
         self._directory = directory
+        self._calls = calls
         self._descriptors: dict[FileKey, int] = {}
         self._dirty: set[FileKey] = set()
         self._prepared = [0] * SIZE_CLASSES  # blocks below are allocated or were once
         self._growth = threading.Lock()
         self._opening = threading.Lock()
         try:
-            directory.mkdir(exist_ok=True)
+            calls.make_directory(directory)
             for path in directory.iterdir():
                 size_class, number = path.name.split("-")
                 self._open((int(size_class), int(number)))
@@ -97,7 +98,7 @@ class BlockFiles:
         try:
             if hole:
                 descriptor, position = self.locate(block)
-                os.posix_fallocate(descriptor, position, size)
+                self._calls.allocate(descriptor, position, size)
                 return
             while block.number >= self._prepared[block.size_class]:
                 self._grow(block.size_class, max(1, STEP_BYTES // size))
@@ -110,7 +111,7 @@ class BlockFiles:
             first = self._prepared[size_class]
             count = step - first % step
             descriptor, position = self.locate(Block(size_class, first))
-            os.posix_fallocate(descriptor, position, count * class_bytes(size_class))
+            self._calls.allocate(descriptor, position, count * class_bytes(size_class))
             self._prepared[size_class] = first + count
 
     def read(self, block: Block, offset: int, views: Sequence[memoryview]) -> int:
@@ -119,9 +120,9 @@ class BlockFiles:
         try:
             descriptor, position = self.locate(block)
             position += offset
-            count = os.preadv(descriptor, views, position)
+            count = self._calls.read(descriptor, views, position)
             while count < total:
-                step = os.preadv(descriptor, _rest(views, count), position + count)
+                step = self._calls.read(descriptor, _rest(views, count), position + count)
                 if step == 0:
                     break
                 count += step
@@ -138,7 +139,7 @@ class BlockFiles:
             count = 0
             while count < total:
                 rest = _rest(views, count)[:_VIEWS_MAX]
-                count += os.pwritev(descriptor, rest, position + count)
+                count += self._calls.write(descriptor, rest, position + count)
         except OSError as failure:
             raise disk_error(failure, self.where(block)) from failure
         # Marked after the write: whoever takes the mark and flushes covers these bytes.
@@ -154,9 +155,12 @@ class BlockFiles:
             source_at, target_at = source_at + source_offset, target_at + target_offset
             done = 0
             while done < count:
-                done += _copy_some(
+                step = self._calls.copy(
                     source_fd, target_fd, source_at + done, target_at + done, count - done
                 )
+                if step == 0:
+                    raise OSError(errno.EIO, "the block file ends inside a block")
+                done += step
         except OSError as failure:
             raise disk_error(failure, self.where(target)) from failure
         self._dirty.add(self._key(target))
@@ -169,7 +173,7 @@ class BlockFiles:
             descriptor, position = self.locate(Block(size_class, first))
             step = min(end - first, (FILE_BYTES - position) // size)
             # A file system without holes keeps the room: the class uses it again all the same.
-            _libc.fallocate(descriptor, _PUNCH_KEEP_SIZE, position, step * size)
+            self._calls.punch(descriptor, position, step * size)
             first += step
 
     def flush(self, *, everything: bool = False) -> None:
@@ -178,7 +182,7 @@ class BlockFiles:
             # The mark goes first: a write that lands meanwhile marks the file again.
             self._dirty.discard(key)
             try:
-                os.fdatasync(self._descriptors[key])
+                self._calls.sync(self._descriptors[key])
             except OSError as failure:
                 raise disk_error(failure, self._path(key)) from failure
 
@@ -205,19 +209,9 @@ class BlockFiles:
     def _open(self, key: FileKey) -> int:
         with self._opening:
             if key not in self._descriptors:
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                self._descriptors[key] = os.open(self._path(key), flags, 0o600)
-                sync_directory(self._directory)
+                self._descriptors[key] = self._calls.open(self._path(key))
+                self._calls.sync_directory(self._directory)
             return self._descriptors[key]
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes the entries of a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _rest(views: Sequence[memoryview], done: int) -> list[memoryview]:
@@ -228,17 +222,3 @@ def _rest(views: Sequence[memoryview], done: int) -> list[memoryview]:
             left.append(view[done:])
         done = max(0, done - len(view))
     return left
-
-
-def _copy_some(source: int, target: int, source_at: int, target_at: int, count: int) -> int:
-    """Copies up to `count` bytes inside the kernel, or through a buffer where it cannot."""
-    try:
-        step = os.copy_file_range(source, target, count, source_at, target_at)
-    except OSError as failure:
-        if failure.errno not in _NO_COPY_RANGE:
-            raise
-        chunk = os.pread(source, min(count, _COPY_BUFFER_BYTES), source_at)
-        step = os.pwrite(target, chunk, target_at) if chunk else 0
-    if step == 0:
-        raise OSError(errno.EIO, "the block file ends inside a block")
-    return step

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from luciole.errors import FsError, Kind
-from luciole.storage.engine.blocks import disk_error, sync_directory
+from luciole.storage.engine.blocks import disk_error
+from luciole.storage.engine.calls import FileCalls
 from luciole.storage.engine.ports import Batch, RecordStore
 from luciole.storage.engine.records import (
     FORMAT,
@@ -26,7 +27,7 @@ BLOCKS_NAME = "blocks"
 _EXPECTED = {LOCK_NAME, METADATA_NAME, BLOCKS_NAME, "lost+found"}
 
 
-def lock(path: Path, *, create: bool) -> int:
+def lock(path: Path, calls: FileCalls, *, create: bool) -> int:
     """Takes the target's directory for this process. Returns the descriptor that holds the lock.
 
     Raises FsError CONFIG_INVALID if it is not a target and may not become one, BUSY if another
@@ -34,7 +35,7 @@ def lock(path: Path, *, create: bool) -> int:
     """
     try:
         if create:
-            path.mkdir(parents=True, exist_ok=True)
+            calls.make_directory(path)
         names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         if METADATA_NAME not in names and not create:
             raise FsError(
@@ -56,10 +57,21 @@ def lock(path: Path, *, create: bool) -> int:
             raise FsError(
                 Kind.BUSY, "another storage process has this target open: stop it first", str(path)
             ) from failure
-        sync_directory(path)
     except OSError as failure:
         raise disk_error(failure, path) from failure
     return descriptor
+
+
+def keep_entries(path: Path, calls: FileCalls) -> None:
+    """Makes durable that the target is there and that its folders are. Raises FsError.
+
+    Without it a power loss may take the folders away, with all that was synced inside them.
+    """
+    try:
+        calls.sync_directory(path)
+        calls.sync_directory(path.parent)
+    except OSError as failure:
+        raise disk_error(failure, path) from failure
 
 
 def check_marker(

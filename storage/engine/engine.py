@@ -38,6 +38,7 @@ from luciole.storage.engine.content import place_of, read_content
 from luciole.storage.engine.flush import GroupFlush
 from luciole.storage.engine.interface import (
     Applied,
+    ChannelKey,
     ChunkState,
     ReadOutcome,
     Space,
@@ -46,6 +47,7 @@ from luciole.storage.engine.interface import (
 )
 from luciole.storage.engine.ports import Batch, BlockDisk, RecordStore
 from luciole.storage.engine.records import (
+    APPLIED_PREFIX,
     FLOOR_KEY,
     NO_RECORD,
     SESSION_KEY,
@@ -54,6 +56,7 @@ from luciole.storage.engine.records import (
     Session,
     StoredVersion,
     applied_key,
+    channel_of,
     chunk_key,
     decode_applied,
     decode_floor,
@@ -70,6 +73,7 @@ Durability = Literal["power", "process"]
 REMOVE_BATCH_MAX = 1000
 _READ_ATTEMPTS = 16
 _AFTER_CHUNKS = b"d"
+_AFTER_APPLIED = b"e"
 
 
 class _Scratch(threading.local):
@@ -245,6 +249,27 @@ class BlockEngine:
         value = self._store.get(applied_key(client_id, channel))
         return None if value is None else decode_applied(value)
 
+    async def list_applied(
+        self, after: ChannelKey | None, limit: int
+    ) -> tuple[Sequence[tuple[ChannelKey, Applied]], bool]:
+        """See ChunkEngine."""
+        begin = APPLIED_PREFIX if after is None else applied_key(*after) + b"\0"
+        found: list[tuple[ChannelKey, Applied]] = []
+        for key, value in self._store.scan(begin, _AFTER_APPLIED):
+            if len(found) == limit:
+                return found, True
+            found.append((channel_of(key), decode_applied(value)))
+        return found, False
+
+    async def adopt_applied(self, known: Sequence[tuple[ChannelKey, Applied]]) -> None:
+        """See ChunkEngine."""
+        batch = Batch()
+        with self._records_lock:
+            for (client_id, channel), applied in known:
+                self._note_applied(batch, applied_key(client_id, channel), applied)
+            self._store.write(batch)
+        self._make_durable()
+
     async def list(
         self, begin: bytes, end: bytes | None, limit: int
     ) -> tuple[Sequence[ChunkState], bool]:
@@ -390,10 +415,12 @@ class BlockEngine:
     ) -> None:
         """Notes the channel's update, unless a later one is known: resync brings old ones."""
         client_id, channel, sequence = tag
-        key = applied_key(client_id, channel)
+        self._note_applied(batch, applied_key(client_id, channel), Applied(
+            sequence, chunk_id, version.number, version.length))
+
+    def _note_applied(self, batch: Batch, key: bytes, applied: Applied) -> None:
         known = self._store.get(key)
-        if known is None or decode_applied(known).sequence <= sequence:
-            applied = Applied(sequence, chunk_id, version.number, version.length)
+        if known is None or decode_applied(known).sequence <= applied.sequence:
             batch.put(key, encode_applied(applied))
 
     def _keep_undo(self, batch: Batch, chunk_id: bytes, old_value: bytes) -> None:

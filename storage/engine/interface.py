@@ -69,6 +69,9 @@ class Applied(msgspec.Struct, frozen=True):
     length: int
 
 
+ChannelKey = tuple[bytes, int]  # client id, channel
+
+
 class Space(msgspec.Struct, frozen=True):
     """Bytes of the disk under the target, and what the target uses of it."""
 
@@ -145,6 +148,14 @@ class ChunkEngine(Protocol):
 
     async def applied(self, client_id: bytes, channel: int) -> Applied | None:
         """The last committed update of a channel: it survives restarts and removal of the chunk."""
+
+    async def list_applied(
+        self, after: ChannelKey | None, limit: int
+    ) -> tuple[Sequence[tuple[ChannelKey, Applied]], bool]:
+        """The last updates of all channels behind `after`, at most `limit`, and if more are."""
+
+    async def adopt_applied(self, known: Sequence[tuple[ChannelKey, Applied]]) -> None:
+        """Takes over what another replica knows of channels, where it is newer."""
 
     async def list(
         self, begin: bytes, end: bytes | None, limit: int

@@ -159,6 +159,11 @@ def applied_key(client_id: bytes, channel: int) -> bytes:
     return APPLIED_PREFIX + client_id + channel.to_bytes(4, "big")
 
 
+def channel_of(key: bytes) -> tuple[bytes, int]:
+    """(client id, channel) of a dedup record's key."""
+    return key[1:-4], int.from_bytes(key[-4:], "big")
+
+
 def undo_key(epoch: int, chunk_id: bytes) -> bytes:
     """Key of an undo record. An empty `chunk_id` makes the begin of the epoch's range."""
     return UNDO_PREFIX + epoch.to_bytes(8, "big") + chunk_id

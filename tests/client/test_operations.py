@@ -208,6 +208,32 @@ def test_a_cut_that_is_under_way_is_not_written_over() -> None:
     run_filesystem(body)
 
 
+def test_an_answer_that_a_close_overtook_shows_no_old_length() -> None:
+    """The kernel would believe it, and an appender would write over the start of the file."""
+
+    async def body(filesystem: FileSystem) -> None:
+        mount = filesystem.mount(1)
+        handle, inode = await mount.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        seen = []
+
+        def rule(source: int, destination: int, method: str, request: Message) -> Fault:
+            return Fault(reply_delay=0.5) if method == "stat" else SOUND
+
+        async def look() -> None:
+            seen.append((await mount.getattr(inode.inode_id)).length)
+
+        await mount.write(handle, 0, memoryview(b"abc"))
+        filesystem.cluster.network.rule = rule
+        filesystem.cluster.network.nursery.start_soon(look)
+        await filesystem.sleep(0.1)
+        await mount.flush(handle)
+        await mount.release(handle)
+        await filesystem.sleep(1.0)
+        assert seen == [3]
+
+    run_filesystem(body)
+
+
 def test_a_failed_write_is_told_at_flush_and_only_once() -> None:
     async def body(filesystem: FileSystem) -> None:
         mount = filesystem.mount(1)
@@ -254,7 +280,7 @@ def test_listing_and_attributes() -> None:
             assert entry.dentry.name == b"%03d" % number
         assert await mount.readdir(handle, 300) is None
         await mount.unlink(CREDENTIAL, made.inode_id, b"000")
-        await mount.rewinddir(handle)
+        await mount.refresh_listing(handle, 0)
         first = await mount.readdir(handle, 0)
         assert first is not None
         assert first.dentry.name == b"001"

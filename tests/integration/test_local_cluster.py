@@ -54,7 +54,8 @@ def test_from_up_to_down_and_up_again(cluster: Cluster) -> None:
     assert {node["kind"] for node in status["nodes"]} == {"meta", "storage"}
     assert all(node["pid"] for node in status["nodes"])
     digests = write_tree(first)
-    cluster.luciole("mount", str(second), "--dir", str(cluster.directory.path))
+    cluster.luciole(
+        "mount", str(second), "--dir", str(cluster.directory.path), "--fuse", "pyfuse3")
     assert is_whole(second, digests)
     assert (second / "pointer").read_bytes() == (first / "linked").read_bytes()
     before = sorted(record.pid for record in cluster.records())

@@ -19,6 +19,7 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import Progress
 
+from luciole.tests.sim.core.run import many_cores
 from luciole.tests.sim.mutants import MUTANTS
 from luciole.tests.sim.run import Outcome, run_seed
 from luciole.tests.sim.scenarios import SCENARIOS
@@ -121,6 +122,26 @@ def run_one(console: Console, arguments: argparse.Namespace) -> int:
     return bool(outcome.failure)
 
 
+def run_cores(console: Console, arguments: argparse.Namespace) -> int:
+    """The core level: one seed, or many."""
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    if arguments.seed is not None:
+        seeds = range(arguments.seed, arguments.seed + 1)
+    began, events, done, failed = time.monotonic(), 0, 0, 0
+    busy = 0.0
+    for outcome in many_cores(seeds, processes=PROCESSES, seconds=arguments.seconds):
+        done, events, busy = done + 1, events + outcome.events, busy + outcome.seconds
+        if outcome.failure or arguments.seed is not None:
+            console.print(f"make sim CORE=1 SEED={outcome.seed} (digest {outcome.digest}): "
+                          f"{outcome.failure or 'holds'}", markup=False, highlight=False)
+        failed += bool(outcome.failure)
+    took = time.monotonic() - began
+    console.print(f"{done} seeds of the cores, {failed} failed; {took:.0f} s, "
+                  f"{done * 60 / took:.0f} seeds a minute, {events / took:.0f} events a second "
+                  f"({events / busy:.0f} in each process)")
+    return bool(failed)
+
+
 def run_mutants(console: Console, arguments: argparse.Namespace) -> int:
     """Every mutant must be caught."""
     escaped = 0
@@ -154,8 +175,11 @@ def main() -> int:
     parser.add_argument("--mutants", action="store_true", help="see that every mutant is caught")
     parser.add_argument("--mutant", default="", choices=["", "all", *MUTANTS])
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("--core", action="store_true", help="the pure cores on an event heap")
     arguments = parser.parse_args()
     console = Console()
+    if arguments.core:
+        return run_cores(console, arguments)
     if arguments.seed is not None:
         return run_one(console, arguments)
     if arguments.mutants:

@@ -20,9 +20,17 @@ CLEAN_SECONDS_MAX = 90.0
 
 
 def watch(world: World) -> None:
-    """A fenced process answers no data request with success."""
+    """A fenced process answers no data request with success; routing never goes back."""
+
+    newest = 0  # version of the routing that any manager has answered with
 
     def check(process: Process, handler: str, reply: Message) -> None:
+        nonlocal newest
+        if isinstance(reply, mgmtd_pb2.GetRoutingReply):
+            if reply.version < newest:
+                world.violate(f"{process.name} answers with routing version {reply.version}, "
+                              f"after {newest} was seen")
+            newest = reply.version
         if not isinstance(process, StorageProcess):
             return
         now = process.runtime.clock.now()

@@ -15,6 +15,8 @@ from unittest.mock import patch
 from luciole.client.remote.membership import Membership
 from luciole.errors import FsError
 from luciole.meta.core import idempotency
+from luciole.mgmtd import primary
+from luciole.mgmtd.primary import Primary
 from luciole.proto import storage_pb2
 from luciole.storage.chain import ChainReplica
 from luciole.storage.engine.engine import BlockEngine
@@ -143,6 +145,35 @@ def forget_requests() -> AbstractContextManager[None]:
     return replaced(idempotency, "once", once)
 
 
+def long_lease() -> AbstractContextManager[None]:
+    """A manager believes in its lease for longer than the others wait."""
+
+    def held(sent_at: float, lease_seconds: float) -> float:
+        return sent_at + 2 * lease_seconds
+
+    return replaced(primary, "held_until", held)
+
+
+def unproved_term() -> AbstractContextManager[None]:
+    """A manager's transactions do not look whether it still is the primary."""
+
+    async def validate(*_: Any) -> None:
+        return None
+
+    return replaced(Primary, "validate", validate)
+
+
+def stale_member() -> AbstractContextManager[None]:
+    """A node that was out of touch serves before it knows the new routing."""
+    whole = Membership.check
+
+    def check(self: Any) -> None:
+        self._needs_routing = 0
+        whole(self)
+
+    return replaced(Membership, "check", check)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A break, and the scenario that is to show it."""
@@ -162,4 +193,7 @@ MUTANTS = {
     "lost-removal": Mutant(lost_removal, "kills"),
     "short-resync": Mutant(short_resync, "kills"),
     "forget-requests": Mutant(forget_requests, "lossy"),
+    "long-lease": Mutant(long_lease, "managers"),
+    "stale-member": Mutant(stale_member, "managers"),
+    "unproved-term": Mutant(unproved_term, "managers"),
 }

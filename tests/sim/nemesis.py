@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from luciole.kv.memory import NO_FAULTS
-from luciole.tests.sim.process import ClientProcess, Process, StorageProcess
+from luciole.tests.sim.link import STORE
+from luciole.tests.sim.process import ClientProcess, ManagerProcess, Process, StorageProcess
 from luciole.tests.sim.scenarios import Scenario
 from luciole.tests.sim.wire import Weather
 from luciole.tests.sim.world import World
+
+START_AGAIN_S = 0.5
 
 
 class Nemesis:
@@ -28,6 +31,8 @@ class Nemesis:
             "kill_storage": lambda: self._kill(self._chance.choice(world.storages)),
             "kill_meta": lambda: self._kill(self._chance.choice(world.metas)),
             "kill_manager": lambda: self._kill(self._chance.choice(world.managers)),
+            "kill_primary": lambda: self._kill(self._primary()),
+            "cut_primary": self._cut_primary,
             "kill_client": lambda: self._kill(self._chance.choice(world.clients)),
             "roll": self._roll,
             "split": self._split,
@@ -74,6 +79,10 @@ class Nemesis:
     async def _start(self, process: Process) -> None:
         if not process.up and not process.starting:
             await process.start()
+            while not process.running:
+                await trio.sleep(START_AGAIN_S)
+                if not process.starting:
+                    await process.start()
             if isinstance(process, ClientProcess):
                 process.spawn(process.connect)
 
@@ -121,6 +130,18 @@ class Nemesis:
         node = self._chance.choice(self._world.storages).number
         managers = [process.number for process in self._world.managers]
         await self._cut({way for m in managers for way in ((m, node), (node, m))})
+
+    def _primary(self) -> ManagerProcess:
+        return self._world.primary() or self._chance.choice(self._world.managers)
+
+    async def _cut_primary(self) -> None:
+        """The primary loses the store, everybody else, or both; to one side or to either."""
+        primary = self._primary().number
+        others = [number for number in self._numbers() if number != primary]
+        cut_from = self._chance.choice([[STORE], [STORE], others, [STORE, *others]])
+        there = {(primary, other) for other in cut_from}
+        back = {(other, primary) for other in cut_from}
+        await self._cut(self._chance.choice([there, back, there | back]))
 
     async def _one_way(self) -> None:
         """What one says another does not hear."""

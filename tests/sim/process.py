@@ -44,6 +44,7 @@ from luciole.storage.service import StorageService
 from luciole.storage.settling import Settling
 from luciole.storage.targets import Target, Targets
 from luciole.tests.sim.disk import SimEngine
+from luciole.tests.sim.link import StoreLink
 from luciole.tests.sim.schedule import number_from
 from luciole.tests.sim.wire import Letter, Line
 
@@ -118,8 +119,13 @@ class Process:
         """Whether it runs."""
         return self._nursery is not None
 
+    @property
+    def running(self) -> bool:
+        """As `up`, for those who ask again after a wait: mypy takes an attribute for constant."""
+        return self.up
+
     async def start(self) -> None:
-        """A new incarnation; returns when it serves. Raises FsError when it cannot start."""
+        """A new incarnation; returns when it serves, has died, or has found that it cannot."""
         generation = self.generation = next(self._starts)
         seed = number_from(self.world.seed, self.name, generation)
         self.runtime = SkewedRuntime(self.rate, self._offset, seed)
@@ -140,12 +146,25 @@ class Process:
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self.endpoints = Endpoints(await self.open())
-            self.world.wire.up(self)
-            for loop in self.loops():
-                nursery.start_soon(self._loop, loop)
+            serves = trio.Event()
+            nursery.start_soon(self._serve, serves, task_status)
+        if not serves.is_set():  # it was killed or gave up before
             task_status.started()
-            await trio.sleep_forever()
+
+    async def _serve(self, serves: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        assert self._nursery is not None
+        try:
+            self.endpoints = Endpoints(await self.open())
+        except FsError as failure:
+            self.world.trace.note("process", f"{self.name} cannot start: {failure}")
+            self._nursery = None
+            return
+        self.world.wire.up(self)
+        for loop in self.loops():
+            self._nursery.start_soon(self._loop, loop)
+        serves.set()
+        task_status.started()
+        await trio.sleep_forever()
 
     def crash(self) -> None:
         """kill -9."""
@@ -209,11 +228,12 @@ class ManagerProcess(Process):
 
     async def open(self) -> Services:
         """See mgmtd/server.py."""
-        primary = Primary(
-            self.world.store, self.runtime, node_id=self.number, address=f"sim:{self.number}",
+        store = StoreLink(self)
+        self.primary = Primary(
+            store, self.runtime, node_id=self.number, address=f"sim:{self.number}",
             lease_seconds=PRIMARY_LEASE_S)
         self.service = MgmtdService(
-            self.world.store, self.runtime, primary, cluster_id=CLUSTER, lease_seconds=LEASE_S,
+            store, self.runtime, self.primary, cluster_id=CLUSTER, lease_seconds=LEASE_S,
             client_lease_seconds=CLIENT_LEASE_S, start_grace_seconds=2 * LEASE_S)
         await self.service.start()
         return [(services.MGMTD, self.service)]
@@ -221,9 +241,22 @@ class ManagerProcess(Process):
     def loops(self) -> list[Loop]:
         """See mgmtd/server.py."""
         return [
-            Loop("campaign", PRIMARY_LEASE_S / 6, self.service.campaign),
+            Loop("campaign", PRIMARY_LEASE_S / 6, self._campaign),
             Loop("tick", TICK_S, self.service.tick),
         ]
+
+
+    @property
+    def leads(self) -> bool:
+        """Whether it believes now that it is the primary."""
+        return self.up and self.primary.term is not None
+
+    async def _campaign(self) -> None:
+        await self.service.campaign()
+        # A belief begins and is prolonged here alone, so here two of them would be seen.
+        others = [other.name for other in self.world.managers if other is not self and other.leads]
+        if self.leads and others:
+            self.world.violate(f"{self.name} leads, and so does {', '.join(others)}")
 
 
 class MetaProcess(Process):

@@ -62,4 +62,8 @@ SCENARIOS = {scenario.name: scenario for scenario in (
         "power_all": 2, "power_one": 2, "kill_storage": 1}),
     Scenario("links", actions={"cut_link": 5, "kill_storage": 1, "kill_manager": 1}, every=4.0,
              loss=0.01, shape=Shape(skew=0.05)),
+    Scenario("managers", shape=Shape(managers=3, skew=0.1), kv=SHAKY, loss=0.01, every=2.0,
+             workloads=("registers", "names"), actions={
+                 "kill_primary": 3, "kill_manager": 1, "cut_primary": 4, "kill_storage": 2,
+                 "split": 1}),
 )}

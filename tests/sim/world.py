@@ -49,6 +49,7 @@ class Shape:
     targets: int = 2  # of each node
     replicas: int = 3
     metas: int = 2
+    managers: int = 1
     clients: int = 3
     stripe: int = 2
     durability: Durability = "process"
@@ -66,10 +67,11 @@ class World:
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         self.wire = Wire(nursery, chance_for(seed, "wire"), trace)
-        self.manager_addresses = ["sim:1"]
+        numbers = range(1, 1 + shape.managers)
+        self.manager_addresses = [f"sim:{number}" for number in numbers]
         self.store = SimStore(TrioRuntime(entropy=SeededEntropy(number_from(seed, "store"))))
         self.engines: dict[int, SimEngine] = {}
-        self.managers = [ManagerProcess(self, 1)]
+        self.managers = [ManagerProcess(self, number) for number in numbers]
         self.storages = [
             StorageProcess(self, number, self._disks(number))
             for number in range(10, 10 + shape.nodes)]
@@ -103,9 +105,11 @@ class World:
         """Everything is up, chains are made, clients are connected."""
         for process in [*self.managers, *self.storages]:
             await process.start()
-        manager = self.managers[0].service
-        await self._until(lambda: len(manager._routing.targets) == len(self.engines))
-        await manager.create_chains(
+        await self._until(lambda: len(self.table().routing.targets) == len(self.engines)
+                          and self.primary() is not None)
+        manager = self.primary()
+        assert manager is not None
+        await manager.service.create_chains(
             mgmtd_pb2.CreateChainsRequest(replicas=self.shape.replicas), ServerCall(FOREVER))
         for process in self.metas:
             await process.start()
@@ -134,11 +138,17 @@ class World:
         self.counts[what] += number
 
     def table(self) -> RoutingTable:
-        """Routing as the manager has it."""
-        return RoutingTable(self.managers[0].service._routing)
+        """Routing as the manager has it that knows most."""
+        return RoutingTable(max(
+            (manager.service._routing for manager in self.managers),
+            key=lambda routing: routing.version))
+
+    def primary(self) -> ManagerProcess | None:
+        """The manager that leads, if one does."""
+        return next((manager for manager in self.managers if manager.leads), None)
 
     def healed(self) -> bool:
         """Whether every process is up and every target serves."""
-        return (all(process.up for process in self.servers)
+        return (all(process.up for process in self.servers) and self.primary() is not None
                 and all(target.state == SERVING
                         for chain in self.table().chains() for target in chain.targets))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from luciole.checksum import block_checksums
+from luciole.client.core.layout import chunk_id
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
@@ -16,6 +18,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto import meta_pb2, mgmtd_pb2, services, storage_pb2
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, Caller, ReplyT, RequestT
+from luciole.routing import head
 from luciole.rpc.inprocess import InProcessCaller
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import ThreadRuntime, drive
@@ -141,6 +144,23 @@ class ChainFixture:
     def write(self, number: int, offset: int, data: bytes) -> None:
         """Writes through the chain as a client does."""
         drive(self.client.write(self.inode(number), offset, memoryview(data)))
+
+    def tagged_write(
+        self, number: int, data: bytes, *, channel: int, sequence: int
+    ) -> storage_pb2.WriteResult:
+        """Sends one update to the head, as a client that may repeat it."""
+        io = storage_pb2.WriteIO(
+            chunk_id=chunk_id(number, 0), chunk_size=CHUNK, kind=storage_pb2.WRITE,
+            length=len(data), checksums=block_checksums(0, memoryview(data)))
+        io.chain.chain_id, io.chain.version = CHAIN, self.version
+        io.tag.client_id, io.tag.channel, io.tag.sequence = b"t" * 16, channel, sequence
+        table = self.routing.current()
+        stub = self.connections.storage(table.node_of(head(table.chain(CHAIN))))
+        reply = drive(stub.write(storage_pb2.WriteRequest(ios=[io]), payload=[data]))
+        [result] = reply.results
+        if result.HasField("error"):
+            raise FsError.from_proto(result.error)
+        return result
 
     def read(self, number: int, offset: int, length: int) -> bytes:
         """Reads as a client does, from whichever replica is next in turn."""

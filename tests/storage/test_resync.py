@@ -61,6 +61,17 @@ def test_a_broken_walk_goes_on_with_its_page(chain: ChainFixture) -> None:
     assert walk(chain) == 0  # nothing is left to do
 
 
+def test_a_replica_learns_which_updates_are_done(chain: ChainFixture) -> None:
+    """One was overwritten since; its client, which heard no answer, repeats it to the new head."""
+    first = chain.tagged_write(1, b"first", channel=7, sequence=1)
+    chain.tagged_write(1, b"second", channel=8, sequence=1)
+    assert walk(chain) == 1
+    chain.route([mgmtd_pb2.OFFLINE, SERVING])
+    again = chain.tagged_write(1, b"first", channel=7, sequence=1)
+    assert again.version == first.version
+    assert chain.read_from(2, chunk_id(1, 0), 6) == b"second"
+
+
 def test_a_new_chain_version_starts_over(chain: ChainFixture) -> None:
     chain.broken_after = (2, "Forward", 7)
     assert walk(chain) == 0

@@ -1,0 +1,91 @@
+"""What both bindings say of files in the same way: modes, open flags, kept pages, callers.
+
+Layer: shell, below the bindings.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from luciole.client.operations import OpenFlags
+from luciole.errors import FsError, Kind
+from luciole.proto import common_pb2, meta_pb2
+
+T = TypeVar("T")
+BLOCK = 4096
+STAMPS_MAX = 65_536
+_TYPE_BITS = {
+    meta_pb2.REGULAR: stat.S_IFREG,
+    meta_pb2.DIRECTORY: stat.S_IFDIR,
+    meta_pb2.SYMLINK: stat.S_IFLNK,
+}
+_ACCESS_BITS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+
+
+def mode_of(inode: meta_pb2.Inode) -> int:
+    """st_mode: type and permissions."""
+    return _TYPE_BITS[inode.type] | inode.mode
+
+
+def open_flags(flags: int) -> OpenFlags:
+    """The flags of open(2)."""
+    access = flags & _ACCESS_BITS
+    return OpenFlags(
+        read=access in {os.O_RDONLY, os.O_RDWR}, write=access in {os.O_WRONLY, os.O_RDWR},
+        truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL))
+
+
+class SeenVersions:
+    """Which version of a file the kernel may have pages of. Its lock guards the table."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._stamps: OrderedDict[int, tuple[int, ...]] = OrderedDict()
+
+    def unchanged(self, inode: meta_pb2.Inode) -> bool:
+        """Whether an open may keep the kernel's pages: nothing changed since the last open here."""
+        stamp = (inode.mtime_ns, inode.ctime_ns, inode.length, inode.truncate_version)
+        with self._guard:
+            same = self._stamps.get(inode.inode_id) == stamp
+            self._stamps[inode.inode_id] = stamp
+            self._stamps.move_to_end(inode.inode_id)
+            if len(self._stamps) > STAMPS_MAX:
+                self._stamps.popitem(last=False)
+        return same
+
+
+def _supplementary_groups(pid: int) -> list[int] | None:
+    """The other groups of a process (proc_pid_status(5)); None when it is gone."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+            if line.startswith(b"Groups:"):
+                return sorted(map(int, line.split()[1:]))
+    except OSError:
+        pass
+    return None
+
+
+async def as_caller(
+    uid: int, gid: int, pid: int, call: Callable[[common_pb2.Credential], Awaitable[T]]
+) -> T:
+    """Calls with the caller's ids; with its other groups too if those ids are refused.
+
+    The groups are not in the request and must be read from /proc, so only when they matter.
+    """
+    credential = common_pb2.Credential(uid=uid, gid=gid)
+    try:
+        return await call(credential)
+    except FsError as failure:
+        if failure.kind not in {Kind.ACCESS_DENIED, Kind.NOT_PERMITTED} or not pid:
+            raise
+        groups = _supplementary_groups(pid)
+        if groups is None:
+            raise
+        credential.groups.extend(groups)
+        return await call(credential)

@@ -1,0 +1,138 @@
+"""One request in, one answer out: the table of opcodes and what an error becomes.
+
+Layer: shell. `Dispatcher.answer` never raises for what a request holds: it gives data, or an errno,
+or nothing where the protocol wants no reply.
+
+A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
+the kernel never to ask again, and it does what is right without the filesystem: EOPNOTSUPP for
+fallocate and extended attributes, its own lseek, copy_file_range and locks, ENOTTY for ioctl.
+
+FUSE_INTERRUPT is ignored, which the protocol allows: every wait here has a bound, and a signal is
+often none of the file's business (Go's runtime sends SIGURG to its own threads all the time), so
+that EINTR from open or read would break programs that POSIX promises otherwise. What may wait for
+as long as somebody else likes, locks, has to heed it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from luciole.client.fuse.direct import directories, files, messages, names, protocol
+from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
+from luciole.client.fuse.direct.negotiation import Agreed, negotiate
+from luciole.client.fuse.direct.protocol import Opcode
+from luciole.errors import FsError
+from luciole.log import get_logger
+from luciole.runtime import drive
+
+log = get_logger("fuse")
+Data = bytes | memoryview
+Handler = Callable[[Context, Request], Coroutine[Any, Any, Data]]
+
+
+class Row(NamedTuple):
+    """What to do about an opcode."""
+
+    handler: Handler | None
+    body_bytes_min: int = 0
+
+
+TABLE: dict[int, Row] = {
+    Opcode.LOOKUP: Row(names.lookup),
+    Opcode.GETATTR: Row(names.getattr_),
+    Opcode.SETATTR: Row(names.setattr_, protocol.SETATTR_IN.size),
+    Opcode.READLINK: Row(names.readlink),
+    Opcode.SYMLINK: Row(names.symlink),
+    Opcode.MKNOD: Row(names.mknod, protocol.MKNOD_IN.size),
+    Opcode.MKDIR: Row(names.mkdir, protocol.MKDIR_IN.size),
+    Opcode.UNLINK: Row(names.unlink),
+    Opcode.RMDIR: Row(names.rmdir),
+    Opcode.RENAME: Row(names.rename, protocol.RENAME_IN.size),
+    Opcode.RENAME2: Row(names.rename2, protocol.RENAME2_IN.size),
+    Opcode.LINK: Row(names.link, protocol.LINK_IN.size),
+    Opcode.STATFS: Row(names.statfs),
+    Opcode.CREATE: Row(files.create, protocol.CREATE_IN.size),
+    Opcode.OPEN: Row(files.open_, protocol.OPEN_IN.size),
+    Opcode.READ: Row(files.read, protocol.READ_IN.size),
+    Opcode.WRITE: Row(files.write, protocol.WRITE_IN.size),
+    Opcode.FLUSH: Row(files.flush, protocol.FLUSH_IN.size),
+    Opcode.FSYNC: Row(files.fsync, protocol.FSYNC_IN.size),
+    Opcode.RELEASE: Row(files.release, protocol.RELEASE_IN.size),
+    Opcode.OPENDIR: Row(directories.opendir, protocol.OPEN_IN.size),
+    Opcode.READDIR: Row(directories.readdir, protocol.READ_IN.size),
+    Opcode.READDIRPLUS: Row(directories.readdirplus, protocol.READ_IN.size),
+    Opcode.RELEASEDIR: Row(directories.releasedir, protocol.RELEASE_IN.size),
+    Opcode.FSYNCDIR: Row(directories.fsyncdir, protocol.FSYNC_IN.size),
+    # `Operations` does not have these yet. Locks need a flag of INIT too (negotiation.py).
+    Opcode.SETXATTR: Row(None, protocol.SETXATTR_IN.size),
+    Opcode.GETXATTR: Row(None, protocol.GETXATTR_IN.size),
+    Opcode.LISTXATTR: Row(None, protocol.GETXATTR_IN.size),
+    Opcode.REMOVEXATTR: Row(None),
+    Opcode.GETLK: Row(None, protocol.LOCK_IN.size),
+    Opcode.SETLK: Row(None, protocol.LOCK_IN.size),
+    Opcode.SETLKW: Row(None, protocol.LOCK_IN.size),
+    Opcode.FALLOCATE: Row(None, protocol.FALLOCATE_IN.size),
+    Opcode.LSEEK: Row(None, protocol.LSEEK_IN.size),
+    Opcode.COPY_FILE_RANGE: Row(None, protocol.COPY_FILE_RANGE_IN.size),
+    Opcode.COPY_FILE_RANGE_64: Row(None, protocol.COPY_FILE_RANGE_IN.size),
+    Opcode.TMPFILE: Row(None, protocol.CREATE_IN.size),
+    Opcode.STATX: Row(None, protocol.STATX_IN.size),
+    Opcode.IOCTL: Row(None, protocol.IOCTL_IN.size),
+    # These have no meaning here: permissions are the kernel's (default_permissions), files are
+    # always ready, and their blocks are not on a device of this machine.
+    Opcode.ACCESS: Row(None, protocol.ACCESS_IN.size),
+    Opcode.POLL: Row(None, protocol.POLL_IN.size),
+    Opcode.BMAP: Row(None, protocol.BMAP_IN.size),
+}
+# Inode ids are the cluster's own, so there is no table to forget from.
+NO_REPLY = {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
+_REPORTED = {errno.EIO, errno.ETIMEDOUT}
+
+
+class Dispatcher:
+    """Answers requests, from any number of threads."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.agreed: Agreed | None = None
+
+    def answer(self, request: Request) -> Data | int | None:
+        """Blocks until it is known.
+
+        Returns the data of the reply, or an errno greater than zero, or None for no reply.
+        """
+        row = TABLE.get(request.opcode)
+        if row is None:
+            return self._answer_special(request)
+        if len(request.body) < row.body_bytes_min:
+            return MALFORMED
+        if row.handler is None:
+            return errno.ENOSYS
+        try:
+            return drive(row.handler(self._context, request))
+        except RefusedError as refused:
+            return refused.number
+        except FsError as failure:
+            number = messages.errno_of(failure)
+            if number in _REPORTED:
+                log.warning("operation_failed", operation=Opcode(request.opcode).name.lower(),
+                            error=str(failure))
+            return number
+        except Exception:
+            # A bug in one handler must not end the mount; the trace is the report of it.
+            log.exception("operation_broken", operation=Opcode(request.opcode).name.lower())
+            return errno.EIO
+
+    def _answer_special(self, request: Request) -> Data | int | None:
+        if request.opcode in NO_REPLY:
+            return None
+        if request.opcode == Opcode.INIT:
+            try:
+                self.agreed, data = negotiate(request)
+            except RefusedError as refused:
+                return refused.number
+            return data
+        return b"" if request.opcode == Opcode.DESTROY else errno.ENOSYS

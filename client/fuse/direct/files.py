@@ -1,0 +1,99 @@
+"""Handlers for open files.
+
+Layer: shell. As `names`. No byte of a read or a write is copied here: a read is received into the
+memory from which the kernel takes the reply, a write sent from that into which the kernel put it.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from luciole.client.fuse.attributes import open_flags
+from luciole.client.fuse.direct import messages, protocol
+from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
+from luciole.client.operations import OpenFlags
+from luciole.proto import meta_pb2
+
+# Below that, copying a write costs less than taking other memory for the next request.
+LENT_BYTES_MIN = 32 * 1024
+
+
+def _opened(
+    context: Context, handle: int, inode: meta_pb2.Inode, flags: OpenFlags
+) -> bytes:
+    """struct fuse_open_out."""
+    # Writers of one file are put in order by its own lock, not by the kernel's.
+    answer = protocol.FOPEN_PARALLEL_DIRECT_WRITES
+    if context.seen.unchanged(inode):
+        answer |= protocol.FOPEN_KEEP_CACHE
+    if not flags.write:
+        answer |= protocol.FOPEN_NOFLUSH  # a close has nothing to report
+    return protocol.OPEN_OUT.pack(handle, answer, 0)
+
+
+async def create(context: Context, request: Request) -> bytes:
+    """open(2) with O_CREAT."""
+    number, mode, _, kill = request.fields(protocol.CREATE_IN)
+    name = request.name(protocol.CREATE_IN.size)
+    flags = open_flags(number)
+    handle, inode = await context.as_caller(request, lambda who: context.operations.create(
+        who, request.node, name, stat.S_IMODE(mode), flags=flags))
+    if kill & protocol.OPEN_KILL_SUIDGID:
+        await context.kill_privileges(inode.inode_id)
+    return messages.entry(inode, context.validity) + _opened(context, handle, inode, flags)
+
+
+async def open_(context: Context, request: Request) -> bytes:
+    """open(2)."""
+    number, kill = request.fields(protocol.OPEN_IN)
+    flags = open_flags(number)
+    handle, inode = await context.as_caller(
+        request, lambda who: context.operations.open(who, request.node, flags))
+    if kill & protocol.OPEN_KILL_SUIDGID:
+        await context.kill_privileges(request.node)
+    return _opened(context, handle, inode, flags)
+
+
+async def read(context: Context, request: Request) -> memoryview:
+    """pread(2)."""
+    handle, offset, size, _, _, _, _ = request.fields(protocol.READ_IN)
+    room = request.room
+    if room is not None and len(room) < size:
+        raise RefusedError(MALFORMED)
+    return await context.operations.read(handle, offset, size, room)
+
+
+async def write(context: Context, request: Request) -> bytes:
+    """pwrite(2)."""
+    handle, offset, size, flags, _, _, _ = request.fields(protocol.WRITE_IN)
+    data = request.body[protocol.WRITE_IN.size :]
+    if len(data) != size:
+        raise RefusedError(MALFORMED)
+    if size >= LENT_BYTES_MIN:
+        # Read-only memory says that the bytes stay as they are until the last view of them is gone;
+        # what could be changed is copied.
+        request.lent = True
+        data = data.toreadonly()
+    taken = await context.operations.write(handle, offset, data)
+    if flags & protocol.WRITE_KILL_SUIDGID:
+        await context.kill_privileges(request.node)
+    return protocol.WRITE_OUT.pack(taken, 0)
+
+
+async def flush(context: Context, request: Request) -> bytes:
+    """close(2)."""
+    await context.operations.flush(request.fields(protocol.FLUSH_IN)[0])
+    return b""
+
+
+async def fsync(context: Context, request: Request) -> bytes:
+    """fsync(2) and fdatasync(2): the length is needed to read the data back, so both alike."""
+    await context.operations.fsync(request.fields(protocol.FSYNC_IN)[0])
+    return b""
+
+
+async def release(context: Context, request: Request) -> bytes:
+    """The last close of an open file description."""
+    await context.operations.release(request.fields(protocol.RELEASE_IN)[0])
+    return b""

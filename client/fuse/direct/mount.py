@@ -1,0 +1,101 @@
+"""A mount through the direct binding: threads serve the device, trio keeps the client alive.
+
+Layer: shell.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from luciole.client.fuse.attributes import SeenVersions
+from luciole.client.fuse.direct import mounting
+from luciole.client.fuse.direct.channel import Channel
+from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.dispatch import Dispatcher
+from luciole.client.fuse.direct.messages import Validity
+from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
+from luciole.client.fuse.direct.sends import Sends
+from luciole.client.fuse.direct.server import Server
+from luciole.client.fuse.read_ahead import set_read_ahead
+from luciole.client.operations import Operations
+from luciole.client.remote.connections import Connections
+from luciole.client.session import Client
+from luciole.config import ClientConfig
+from luciole.log import get_logger
+from luciole.process import Loop, run_loops
+from luciole.proto.services import Caller
+from luciole.rpc.tcp_client import BlockingCaller
+from luciole.runtime import ThreadRuntime, drive
+
+log = get_logger("mount")
+CLOSE_SECONDS = 20.0
+SENDS_MAX = 32
+
+
+def start_server(
+    operations: Operations, mount_point: Path, *, allow_other: bool, attribute_seconds: float,
+    entry_seconds: float,
+) -> Server:
+    """Mounts `operations`, which block (ThreadRuntime), and serves them on threads.
+
+    Raises FsError when it cannot mount.
+    """
+    channel = Channel(mounting.mount(
+        mount_point, allow_other=allow_other, max_read=REQUEST_BYTES_MAX))
+    context = Context(operations, Validity.of(attribute_seconds, entry_seconds), SeenVersions())
+    server = Server(channel, Dispatcher(context))
+    server.start()
+    return server
+
+
+def serve_direct(config: ClientConfig, mount_point: Path, *, allow_other: bool) -> None:
+    """Mounts and serves until unmounted or SIGTERM. Raises FsError when it cannot mount."""
+
+    def connect(address: tuple[str, int]) -> Caller:
+        return BlockingCaller(address, cluster_id=config.cluster_id, name=f"mount {mount_point}")
+
+    client = Client(
+        config, ThreadRuntime(), Connections(connect), kind="fuse",
+        mount_point=str(mount_point), spawn=Sends(SENDS_MAX).spawn)
+    drive(client.connect())
+    server = start_server(
+        client.operations, mount_point, allow_other=allow_other,
+        attribute_seconds=config.attribute_cache_seconds,
+        entry_seconds=config.entry_cache_seconds)
+    trio.run(_serve, config, mount_point, client, server)
+
+
+async def _serve(config: ClientConfig, mount_point: Path, client: Client, server: Server) -> None:
+    async def unmounted() -> None:
+        await trio.to_thread.run_sync(server.wait_unmounted, abandon_on_cancel=True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(
+            trio.to_thread.run_sync, set_read_ahead, mount_point, config.read_ahead_bytes,
+            abandon_on_cancel=True))
+        try:
+            await run_loops([
+                Loop("routing", 0, client.manager.follow),
+                Loop("session", config.session_seconds, client.keep_session),
+            ], until=unmounted)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
+                await trio.to_thread.run_sync(
+                    _end, mount_point, client, server, abandon_on_cancel=True)
+        nursery.cancel_scope.cancel()
+
+
+def _end(mount_point: Path, client: Client, server: Server) -> None:
+    """Takes the mount away, writes out what it holds, and says good-bye.
+
+    A mount in use that is told to stop goes on serving those who use it meanwhile, until the end of
+    the process aborts it.
+    """
+    mounting.detach(mount_point)
+    if server.wait_unmounted(0.0):
+        server.wait_finished(CLOSE_SECONDS / 2)
+    drive(client.operations.close_all())
+    drive(client.end_session())

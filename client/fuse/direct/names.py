@@ -1,0 +1,175 @@
+"""Handlers for names and attributes.
+
+Layer: shell. A handler takes a request apart, awaits `Operations`, and returns the data of the
+reply: b"" where success is the whole answer. It raises FsError or RefusedError.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+from luciole.client.fuse.attributes import BLOCK
+from luciole.client.fuse.direct import messages, protocol
+from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.messages import NANOSECONDS, RefusedError, Request
+from luciole.client.operations import OpenFlags
+from luciole.limits import NAME_BYTES_MAX
+from luciole.proto import common_pb2, meta_pb2
+
+# The kernel's own bound; what the filesystem takes less of, it refuses by itself.
+SYMLINK_TARGET_MAX = protocol.PAGE
+
+
+async def lookup(context: Context, request: Request) -> bytes:
+    """One step of a path walk; "." and ".." serve those who come with a file handle (NFS)."""
+    name = request.name()
+    if name == b".":
+        inode = await context.operations.getattr(request.node)
+    elif name == b"..":
+        here = await context.operations.getattr(request.node)
+        inode = await context.operations.getattr(here.parent)
+    else:
+        inode = await context.as_caller(
+            request, lambda who: context.operations.lookup(who, request.node, name))
+    return messages.entry(inode, context.validity)
+
+
+async def getattr_(context: Context, request: Request) -> bytes:
+    """stat(2)."""
+    return messages.attributes(
+        await context.operations.getattr(request.node), context.validity)
+
+
+async def setattr_(context: Context, request: Request) -> bytes:
+    """chmod, chown, truncate, utimensat."""
+    (valid, _, handle, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, uid, gid, _) = (
+        request.fields(protocol.SETATTR_IN))
+
+    async def call(who: common_pb2.Credential) -> meta_pb2.Inode:
+        change = meta_pb2.SetAttrRequest(
+            credential=who, inode_id=request.node,
+            atime_now=bool(valid & protocol.FATTR_ATIME_NOW),
+            mtime_now=bool(valid & protocol.FATTR_MTIME_NOW))
+        if valid & protocol.FATTR_MODE:
+            change.mode = stat.S_IMODE(mode)
+        if valid & protocol.FATTR_UID:
+            change.uid = uid
+        if valid & protocol.FATTR_GID:
+            change.gid = gid
+        if valid & protocol.FATTR_ATIME and not change.atime_now:
+            change.atime_ns = _time(atime, atime_ns)
+        if valid & protocol.FATTR_MTIME and not change.mtime_now:
+            change.mtime_ns = _time(mtime, mtime_ns)
+        return await context.operations.setattr(
+            change, size if valid & protocol.FATTR_SIZE else None,
+            handle if valid & protocol.FATTR_FH else 0)
+
+    inode = await context.as_caller(request, call)
+    if valid & protocol.FATTR_KILL_SUIDGID:
+        await context.kill_privileges(request.node)
+        inode = await context.operations.getattr(request.node)
+    return messages.attributes(inode, context.validity)
+
+
+def _time(seconds: int, nanoseconds: int) -> int:
+    """Nanoseconds since 1970; times before, which arrive as large numbers, are not kept."""
+    if seconds >= 1 << 34 or nanoseconds >= NANOSECONDS:
+        raise RefusedError(errno.EINVAL)
+    return seconds * NANOSECONDS + nanoseconds
+
+
+async def readlink(context: Context, request: Request) -> bytes:
+    """readlink(2)."""
+    return await context.operations.readlink(request.node)
+
+
+async def symlink(context: Context, request: Request) -> bytes:
+    """symlink(2)."""
+    name, target = request.names(2, longest=SYMLINK_TARGET_MAX)
+    if len(name) > NAME_BYTES_MAX:
+        raise RefusedError(errno.ENAMETOOLONG)
+    return messages.entry(await context.as_caller(
+        request, lambda who: context.operations.symlink(who, request.node, name, target)),
+        context.validity)
+
+
+async def mknod(context: Context, request: Request) -> bytes:
+    """mknod(2) of a regular file; other kinds are not supported yet."""
+    mode = request.fields(protocol.MKNOD_IN)[0]
+    name = request.name(protocol.MKNOD_IN.size)
+    if not stat.S_ISREG(mode):
+        raise RefusedError(errno.EPERM)
+    handle, inode = await context.as_caller(request, lambda who: context.operations.create(
+        who, request.node, name, stat.S_IMODE(mode), flags=OpenFlags(exclusive=True)))
+    await context.operations.release(handle)
+    return messages.entry(inode, context.validity)
+
+
+async def mkdir(context: Context, request: Request) -> bytes:
+    """mkdir(2)."""
+    mode = request.fields(protocol.MKDIR_IN)[0]
+    name = request.name(protocol.MKDIR_IN.size)
+    return messages.entry(await context.as_caller(
+        request, lambda who: context.operations.mkdir(
+            who, request.node, name, stat.S_IMODE(mode))), context.validity)
+
+
+async def unlink(context: Context, request: Request) -> bytes:
+    """unlink(2)."""
+    name = request.name()
+    await context.as_caller(
+        request, lambda who: context.operations.unlink(who, request.node, name))
+    return b""
+
+
+async def rmdir(context: Context, request: Request) -> bytes:
+    """rmdir(2)."""
+    name = request.name()
+    await context.as_caller(
+        request, lambda who: context.operations.rmdir(who, request.node, name))
+    return b""
+
+
+async def rename(context: Context, request: Request) -> bytes:
+    """rename(2)."""
+    new_parent = request.fields(protocol.RENAME_IN)[0]
+    return await _rename(context, request, new_parent, 0, protocol.RENAME_IN.size)
+
+
+async def rename2(context: Context, request: Request) -> bytes:
+    """renameat2(2) with NOREPLACE and EXCHANGE."""
+    new_parent, flags, _ = request.fields(protocol.RENAME2_IN)
+    if flags & ~(protocol.RENAME_NOREPLACE | protocol.RENAME_EXCHANGE):
+        raise RefusedError(errno.EINVAL)
+    return await _rename(context, request, new_parent, flags, protocol.RENAME2_IN.size)
+
+
+async def _rename(
+    context: Context, request: Request, new_parent: int, flags: int, start: int
+) -> bytes:
+    name, new_name = request.names(2, start)
+    await context.as_caller(request, lambda who: context.operations.rename(
+        meta_pb2.RenameRequest(
+            credential=who, parent=request.node, name=name, new_parent=new_parent,
+            new_name=new_name, no_replace=bool(flags & protocol.RENAME_NOREPLACE),
+            exchange=bool(flags & protocol.RENAME_EXCHANGE))))
+    return b""
+
+
+async def link(context: Context, request: Request) -> bytes:
+    """link(2)."""
+    inode_id = request.fields(protocol.LINK_IN)[0]
+    name = request.name(protocol.LINK_IN.size)
+    return messages.entry(await context.as_caller(
+        request, lambda who: context.operations.link(who, inode_id, request.node, name)),
+        context.validity)
+
+
+async def statfs(context: Context, request: Request) -> bytes:
+    """statfs(2)."""
+    found = await context.operations.statfs()
+    free = found.free_bytes // BLOCK
+    return protocol.STATFS_OUT.pack(
+        found.capacity_bytes // BLOCK, free, free, found.inodes + free, free, BLOCK,
+        NAME_BYTES_MAX, BLOCK, 0)

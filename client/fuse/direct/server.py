@@ -1,0 +1,115 @@
+"""Threads that serve the device: each reads a request, answers it, and reads the next.
+
+Layer: shell. A handler blocks its thread until the cluster has answered, so there is always another
+thread that reads: the last one to find a request starts one more, up to `threads_max`. Beyond that
+requests wait in the kernel, where a killed process can still take its own back. Threads that would
+wait beside `IDLE_MAX` others end, since the kernel wakes them in turn: many that wait for little
+work only cool each other's caches.
+
+The lock guards the two counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+from luciole.client.fuse.direct.channel import Channel
+from luciole.client.fuse.direct.dispatch import Dispatcher
+from luciole.client.fuse.direct.memory import Buffer, Pool
+from luciole.client.fuse.direct.messages import RefusedError, Request
+from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
+from luciole.log import get_logger
+
+log = get_logger("fuse")
+THREADS_MAX = 64
+IDLE_MAX = 8
+
+
+class Server:
+    """All threads of one mount."""
+
+    def __init__(
+        self, channel: Channel, dispatcher: Dispatcher, *, threads_max: int = THREADS_MAX
+    ) -> None:
+        self._channel = channel
+        self._dispatcher = dispatcher
+        self._threads_max = threads_max
+        self._pool = Pool(REQUEST_BYTES_MAX)
+        self._guard = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._unmounted = threading.Event()
+        self._finished = threading.Event()
+
+    def start(self) -> None:
+        """Begins to serve, and returns."""
+        with self._guard:
+            self._add_thread()
+
+    def wait_unmounted(self, seconds: float | None = None) -> bool:
+        """Waits until the kernel has ended the mount; returns whether it has."""
+        return self._unmounted.wait(seconds)
+
+    def wait_finished(self, seconds: float) -> bool:
+        """Waits until, after that, every request has been answered; returns whether it has."""
+        return self._finished.wait(seconds)
+
+    def _add_thread(self) -> None:
+        self._threads += 1
+        self._idle += 1
+        # A daemon, since it may wait for a request for ever when the process is told to end.
+        threading.Thread(target=self._run, name="fuse", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except OSError:
+            log.exception("device_failed")
+            self._unmounted.set()
+        finally:
+            with self._guard:
+                self._threads -= 1
+                if self._threads == 0:
+                    self._unmounted.set()
+                    self._finished.set()
+
+    def _serve(self) -> None:
+        buffer = self._pool.take()
+        while True:
+            length = self._channel.read(buffer.whole)
+            if length == 0:
+                self._unmounted.set()
+                return
+            with self._guard:
+                self._idle -= 1
+                if self._idle == 0 and self._threads < self._threads_max:
+                    self._add_thread()
+            if self._handle(buffer, length):
+                # The bytes of a large write may still be on their way.
+                buffer = self._pool.take()
+            with self._guard:
+                if self._idle >= IDLE_MAX:
+                    return
+                self._idle += 1
+
+    def _handle(self, buffer: Buffer, length: int) -> bool:
+        """Answers one request; returns whether its memory may still be looked at."""
+        try:
+            request = Request(buffer.whole[:length], buffer.payload)
+        except RefusedError:
+            log.error("request_dropped", length=length)  # without a number there is no reply
+            return False
+        unique = request.unique
+        answer = self._dispatcher.answer(request)
+        if answer is None:
+            return False
+        try:
+            if isinstance(answer, int):
+                self._channel.answer_error(unique, answer)
+            else:
+                self._channel.answer(unique, answer)
+        except OSError:
+            log.exception("reply_refused", operation=request.opcode)
+            self._channel.answer_error(unique, errno.EIO)
+        return request.lent

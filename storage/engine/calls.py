@@ -1,0 +1,72 @@
+"""What a target's block files ask of the operating system: each call a labelled I/O point.
+
+Layer: shell of the engine, at its bottom. Everything that changes a block file or a directory goes
+through here, so that a test can stand at each call and cut the power there (tests/storage/cuts.py).
+The metadata store is the one other thing that writes: its points are its own two (store.py).
+
+Methods raise OSError, which blocks.py and directory.py turn into FsError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_PUNCH_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, linux/falloc.h
+_NO_COPY_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_COPY_BUFFER_BYTES = 1024 * 1024
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class FileCalls:
+    """The calls of Linux. Offsets and counts are in bytes."""
+
+    def make_directory(self, path: Path) -> None:
+        """Makes a directory and its parents unless it is there."""
+        path.mkdir(parents=True, exist_ok=True)
+
+    def sync_directory(self, path: Path) -> None:
+        """Makes the entries of a directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def open(self, path: Path) -> int:
+        """Opens a file for reading and writing; makes an empty one if there is none."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def read(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
+        """Fills `views`. Returns bytes read, 0 at the end."""
+        return os.preadv(descriptor, views, position)
+
+    def write(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
+        """Writes `views`. Returns bytes written, perhaps fewer."""
+        return os.pwritev(descriptor, views, position)
+
+    def copy(self, source: int, target: int, source_at: int, target_at: int, count: int) -> int:
+        """Copies up to `count` bytes inside the kernel, or through a buffer where it cannot."""
+        try:
+            return os.copy_file_range(source, target, count, source_at, target_at)
+        except OSError as failure:
+            if failure.errno not in _NO_COPY_RANGE:
+                raise
+            chunk = os.pread(source, min(count, _COPY_BUFFER_BYTES), source_at)
+            return os.pwrite(target, chunk, target_at) if chunk else 0
+
+    def allocate(self, descriptor: int, position: int, count: int) -> None:
+        """Takes room on the disk for these bytes, which then read as zeros unless written."""
+        os.posix_fallocate(descriptor, position, count)
+
+    def punch(self, descriptor: int, position: int, count: int) -> None:
+        """Gives the room of these bytes back, where the file system knows holes."""
+        _libc.fallocate(descriptor, _PUNCH_KEEP_SIZE, position, count)
+
+    def sync(self, descriptor: int) -> None:
+        """Makes what was written to a file durable."""
+        os.fdatasync(descriptor)

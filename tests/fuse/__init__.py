@@ -1,0 +1,1 @@
+"""Tests of the bindings to the kernel."""

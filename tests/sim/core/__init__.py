@@ -1,0 +1,1 @@
+"""The pure cores on an event heap: the simulator's level of depth."""
