@@ -56,7 +56,8 @@ class Client:
             total_seconds=config.total_timeout_seconds)
         self.operations = Operations(
             runtime, self.meta, self.chunks, write_limit=config.write_buffer_bytes,
-            hold_seconds=config.hold_seconds, spawn=spawn)
+            hold_seconds=config.hold_seconds,
+            believe_seconds=config.attribute_cache_seconds, spawn=spawn)
         self._session = mgmtd_pb2.ClientSession(
             client_id=self.client_id, host=socket.gethostname(), mount_point=mount_point,
             kind=kind, pid=os.getpid(), started_ns=runtime.clock.wall_ns())
