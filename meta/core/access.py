@@ -42,7 +42,9 @@ def check_access(inode: meta_pb2.Inode, credential: common_pb2.Credential, want:
 
 
 def _granted(inode: meta_pb2.Inode, credential: common_pb2.Credential, want: int) -> bool:
-    if inode.acl_access:
+    # With an empty mask Linux looks at the mode alone (fs/namei.c, acl_permission_check), so that
+    # whoever is named has what others have. acl(5) says nothing instead; the kernel is right.
+    if inode.acl_access and inode.mode & 0o070:
         return posix_acl.granted(
             inode.acl_access, want, is_owner=credential.uid == inode.uid, user_id=credential.uid,
             owning_group=in_group(credential, inode.gid),
@@ -77,8 +79,7 @@ def mode_after_chmod(
     inode: meta_pb2.Inode, mode: int, credential: common_pb2.Credential
 ) -> int:
     """chmod(2): set-group-ID falls when the caller is neither root nor of the file's group."""
-    if credential.uid != 0 and inode.type == meta_pb2.REGULAR \
-            and not in_group(credential, inode.gid):
+    if credential.uid != 0 and not in_group(credential, inode.gid):
         mode &= ~stat.S_ISGID
     return mode & 0o7777
 
@@ -86,7 +87,7 @@ def mode_after_chmod(
 def mode_after_change(inode: meta_pb2.Inode) -> int:
     """Set-ID bits fall when a file changes hands or content (chown(2), write(2))."""
     mode = inode.mode
-    if inode.type == meta_pb2.REGULAR:
+    if inode.type != meta_pb2.DIRECTORY:
         mode &= ~stat.S_ISUID
         if mode & stat.S_IXGRP:
             mode &= ~stat.S_ISGID
