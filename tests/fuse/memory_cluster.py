@@ -72,8 +72,9 @@ class MemoryCluster:
         targets.observe(self._routing.current())
         storage = StorageService(
             runtime, targets, self._routing, self._connections, OpenFence())
+        self.store = MemoryStore(runtime)
         self._meta = MetaService(
-            MemoryStore(runtime), runtime, self._chunk_client(b"m" * 16), OneChain())
+            self.store, runtime, self._chunk_client(b"m" * 16), OneChain())
         self._callers = {
             META_NODE: InProcessCaller([(services.META, self._meta)], clock=runtime.clock),
             STORAGE_NODE: InProcessCaller([(services.STORAGE, storage)], clock=runtime.clock),
