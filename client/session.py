@@ -9,22 +9,36 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Protocol
 
 from luciole.client.operations import Operations
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
+from luciole.client.remote.feed import ChangeFeed
 from luciole.client.remote.manager import Manager, RoutingCache
 from luciole.client.remote.meta import MetaClient
 from luciole.client.write_buffer import Spawn
 from luciole.config import ClientConfig
 from luciole.errors import FsError
 from luciole.log import get_logger
-from luciole.proto import mgmtd_pb2
+from luciole.proto import meta_pb2, mgmtd_pb2
 from luciole.runtime import Runtime
 
 log = get_logger("client")
 FIRST_ROUTING_S = 10.0
 RETRY_PAUSE_S = 0.5
+# Of an answer that a change has overtaken: nobody can be told any more that it is old.
+BELIEVE_S = 1.0
+
+
+class Caches(Protocol):
+    """What somebody above keeps of this client's answers: the kernel, of a mount."""
+
+    def forget(self, change: meta_pb2.Change) -> None:
+        """Others changed something."""
+
+    def forget_all(self) -> None:
+        """Others may have changed anything."""
 
 
 class Client:
@@ -57,10 +71,21 @@ class Client:
         self.operations = Operations(
             runtime, self.meta, self.chunks, write_limit=config.write_buffer_bytes,
             hold_seconds=config.hold_seconds,
-            believe_seconds=config.attribute_cache_seconds, spawn=spawn)
+            believe_seconds=min(config.attribute_cache_seconds, BELIEVE_S), spawn=spawn)
+        self.feed = ChangeFeed(runtime, self.meta, heard=self._heard, lost=self._lost)
+        self.caches: Caches | None = None
         self._session = mgmtd_pb2.ClientSession(
             client_id=self.client_id, host=socket.gethostname(), mount_point=mount_point,
             kind=kind, pid=os.getpid(), started_ns=runtime.clock.wall_ns())
+
+    def _heard(self, change: meta_pb2.Change) -> None:
+        self.operations.xattrs.forget(change.inode_ids)
+        if self.caches is not None:
+            self.caches.forget(change)
+
+    def _lost(self) -> None:
+        if self.caches is not None:
+            self.caches.forget_all()
 
     async def connect(self) -> None:
         """Learns the routing and begins the lease. Raises FsError within ten seconds."""

@@ -2,13 +2,14 @@
 
 Layer: shell. Before a write or a program's start the kernel asks for attributes that hardly any
 file has, and before each step of a path for access control lists. Every inode that passes by says
-which kinds it lacks, and is believed for as long as the kernel believes its other attributes. The
-lock guards the table.
+which kinds it lacks, and is believed for a while unless a change is told. The lock guards the
+table.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from luciole.client.remote.meta import MetaClient
@@ -61,6 +62,12 @@ class ExtendedAttributes:
             self._known[inode.inode_id] = known
             if len(self._known) > KNOWN_MAX:
                 del self._known[next(iter(self._known))]
+
+    def forget(self, inode_ids: Iterable[int]) -> None:
+        """Others changed these."""
+        with self._guard:
+            for inode_id in inode_ids:
+                self._known.pop(inode_id, None)
 
     def _believed(self, inode_id: int) -> _Known | None:
         with self._guard:

@@ -15,7 +15,7 @@ import msgspec
 from luciole.errors import FsError
 from luciole.kv.interface import KeyValue, KeyValueStore
 from luciole.log import get_logger
-from luciole.meta.core import garbage, length, lookup, schema, sessions, truncate
+from luciole.meta.core import changes, garbage, length, lookup, schema, sessions, truncate
 from luciole.meta.ports import Chunks, Cluster
 from luciole.proto import meta_pb2
 from luciole.runtime import Runtime
@@ -47,7 +47,7 @@ class Collector:
         *,
         grace_seconds: float,
     ) -> None:
-        self._kv = kv
+        self._kv = changes.NotingStore(kv, runtime.clock.wall_ns)
         self._runtime = runtime
         self._chunks = chunks
         self._cluster = cluster
@@ -62,6 +62,9 @@ class Collector:
         await self._free_all(done)
         await self._each(schema.TRIM, self._trim, done)
         await self._each(schema.UNREPORTED, self._recover_length, done)
+        before_ns = self._runtime.clock.wall_ns() - changes.KEEP_NS
+        while await self._kv.run(lambda txn: changes.trim(txn, before_ns)) == changes.PAGE:
+            pass
         return done
 
     async def _pages(self, list_prefix: bytes) -> AsyncGenerator[list[KeyValue], None]:

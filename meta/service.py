@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import KeyValueStore, Transaction
 from luciole.meta.core import (
+    changes,
     create,
     directory,
     idempotency,
@@ -39,6 +40,9 @@ from luciole.runtime import Runtime
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
 TRIM_ATTEMPTS = 5
+ANSWER_S = 0.5  # left of a deadline for the way back
+OWN_CHANGES_S = 0.02
+NO_CHANGE = bytes(changes.STAMP_BYTES)
 
 
 class MetaService:
@@ -47,7 +51,7 @@ class MetaService:
     def __init__(
         self, kv: KeyValueStore, runtime: Runtime, chunks: Chunks, cluster: Cluster
     ) -> None:
-        self._kv = kv
+        self._kv = changes.NotingStore(kv, runtime.clock.wall_ns)
         self._runtime = runtime
         self._chunks = chunks
         self._cluster = cluster
@@ -287,6 +291,30 @@ class MetaService:
 
         await self._kv.run(body)
         return common_pb2.Empty()
+
+    # For caches.
+
+    async def watch(self, request: meta_pb2.WatchRequest, call: Call) -> meta_pb2.WatchReply:
+        """Tells what others changed, as soon as they do."""
+        now = self._runtime.clock.now
+        deadline = min(now() + request.wait_ms / 1000, call.deadline - ANSWER_S)
+        after = request.after
+        if not after:
+            return meta_pb2.WatchReply(next=await self._kv.run(changes.newest) or NO_CHANGE)
+        while True:
+            position = after
+            found, after, counter = await self._kv.run(
+                lambda txn: changes.page_behind(txn, position))  # noqa: B023
+            if not found and after != position:
+                return meta_pb2.WatchReply(next=after, lost=True)
+            foreign = [change for change in found if change.client_id != request.client_id]
+            if foreign or now() >= deadline:
+                return meta_pb2.WatchReply(changes=foreign, next=after)
+            if found:
+                # A busy client would wake its own watch with every change that it makes.
+                await self._runtime.sleep(min(OWN_CHANGES_S, max(0.0, deadline - now())))
+            else:
+                await self._kv.watch(changes.COUNTER, counter, deadline - now())
 
     # For fsck.
 

@@ -22,7 +22,7 @@ from luciole.kv.interface import KeyValueStore, Transaction
 from luciole.log import get_logger
 from luciole.mgmtd import store
 from luciole.mgmtd.core.administration import check_removal
-from luciole.mgmtd.core.chain_table import next_chain
+from luciole.mgmtd.core.chain_table import next_chain, without_content
 from luciole.mgmtd.core.links import Links, cut_links, who_steps_down
 from luciole.mgmtd.core.placement import place_chains
 from luciole.mgmtd.primary import Primary, Term
@@ -184,13 +184,16 @@ class MgmtdService:
             node.state = mgmtd_pb2.DISABLED if disabled else mgmtd_pb2.CONNECTED
             store.put_node(txn, node)
             for report in request.targets:
-                target = known.get(report.target_id)
-                if target is None:
-                    store.put_target(txn, mgmtd_pb2.Target(
-                        target_id=report.target_id, node_id=node.node_id, disk=report.disk))
-                elif target.node_id != node.node_id:
+                target = known.get(report.target_id) or mgmtd_pb2.Target(
+                    target_id=report.target_id, node_id=node.node_id, disk=report.disk)
+                if target.node_id != node.node_id:
                     raise FsError(Kind.INVALID_ARGUMENT, f"the target belongs to node "
                                   f"{target.node_id}", f"target {report.target_id}")
+                if report.content_id not in {0, target.content_id}:
+                    if target.content_id:
+                        _take_out(txn, routing, target.target_id)
+                    target.content_id = report.content_id
+                store.put_target(txn, target)
             await store.raise_version(txn)
 
         async with self._runtime.lock(LOCK):
@@ -532,3 +535,14 @@ def _add_space(reply: mgmtd_pb2.StatusReply) -> None:
     reply.used_bytes = used // replicas
     reply.capacity_bytes = sum(r.capacity_bytes for r in devices.values()) // replicas
     reply.free_bytes = sum(r.free_bytes for r in devices.values()) // replicas
+
+
+def _take_out(txn: Transaction, routing: mgmtd_pb2.Routing, target_id: int) -> None:
+    """A target came back with another content: it has no part in its chain until it has synced.
+
+    Raises FsError NOT_SERVING if the chain has nobody else.
+    """
+    for chain in routing.chains:
+        if any(member.target_id == target_id for member in chain.targets):
+            store.put_chain(txn, without_content(chain, target_id))
+            log.warning("content_replaced", target=target_id, chain=chain.chain_id)

@@ -120,16 +120,18 @@ class ChainTable(_message.Message):
     def __init__(self, table_id: _Optional[int] = ..., version: _Optional[int] = ..., chain_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("target_id", "node_id", "disk", "chain_id")
+    __slots__ = ("target_id", "node_id", "disk", "chain_id", "content_id")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     DISK_FIELD_NUMBER: _ClassVar[int]
     CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_ID_FIELD_NUMBER: _ClassVar[int]
     target_id: int
     node_id: int
     disk: int
     chain_id: int
-    def __init__(self, target_id: _Optional[int] = ..., node_id: _Optional[int] = ..., disk: _Optional[int] = ..., chain_id: _Optional[int] = ...) -> None: ...
+    content_id: int
+    def __init__(self, target_id: _Optional[int] = ..., node_id: _Optional[int] = ..., disk: _Optional[int] = ..., chain_id: _Optional[int] = ..., content_id: _Optional[int] = ...) -> None: ...
 
 class Routing(_message.Message):
     __slots__ = ("version", "cluster_id", "nodes", "targets", "chains", "tables")
@@ -148,7 +150,7 @@ class Routing(_message.Message):
     def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., chains: _Optional[_Iterable[_Union[Chain, _Mapping]]] = ..., tables: _Optional[_Iterable[_Union[ChainTable, _Mapping]]] = ...) -> None: ...
 
 class TargetReport(_message.Message):
-    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk", "device", "scrubbed_chunks", "scrubbed_bytes", "damaged", "repaired", "unrepairable", "resync_seconds_left")
+    __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk", "device", "scrubbed_chunks", "scrubbed_bytes", "damaged", "repaired", "unrepairable", "resync_seconds_left", "content_id")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +168,7 @@ class TargetReport(_message.Message):
     REPAIRED_FIELD_NUMBER: _ClassVar[int]
     UNREPAIRABLE_FIELD_NUMBER: _ClassVar[int]
     RESYNC_SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_ID_FIELD_NUMBER: _ClassVar[int]
     target_id: int
     state: LocalState
     chain_version: int
@@ -183,7 +186,8 @@ class TargetReport(_message.Message):
     repaired: int
     unrepairable: int
     resync_seconds_left: int
-    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ..., device: _Optional[str] = ..., scrubbed_chunks: _Optional[int] = ..., scrubbed_bytes: _Optional[int] = ..., damaged: _Optional[int] = ..., repaired: _Optional[int] = ..., unrepairable: _Optional[int] = ..., resync_seconds_left: _Optional[int] = ...) -> None: ...
+    content_id: int
+    def __init__(self, target_id: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., chain_version: _Optional[int] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., chunks: _Optional[int] = ..., resync_done: _Optional[int] = ..., resync_total: _Optional[int] = ..., disk: _Optional[int] = ..., device: _Optional[str] = ..., scrubbed_chunks: _Optional[int] = ..., scrubbed_bytes: _Optional[int] = ..., damaged: _Optional[int] = ..., repaired: _Optional[int] = ..., unrepairable: _Optional[int] = ..., resync_seconds_left: _Optional[int] = ..., content_id: _Optional[int] = ...) -> None: ...
 
 class PrimaryLease(_message.Message):
     __slots__ = ("node_id", "generation", "epoch", "address", "renewals", "released")

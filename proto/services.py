@@ -421,28 +421,32 @@ META_SCAN_GARBAGE: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
     "Meta", "ScanGarbage", "scan_garbage", 2, 24,
     meta_pb2.ScanRequest, meta_pb2.ScanReply,
 )
+META_WATCH: Method[meta_pb2.WatchRequest, meta_pb2.WatchReply] = Method(
+    "Meta", "Watch", "watch", 2, 40,
+    meta_pb2.WatchRequest, meta_pb2.WatchReply,
+)
 META_MAKE_NODE: Method[meta_pb2.MakeNodeRequest, meta_pb2.InodeReply] = Method(
-    "Meta", "MakeNode", "make_node", 2, 40,
+    "Meta", "MakeNode", "make_node", 2, 50,
     meta_pb2.MakeNodeRequest, meta_pb2.InodeReply,
 )
 META_CREATE_UNNAMED: Method[meta_pb2.CreateRequest, meta_pb2.CreateReply] = Method(
-    "Meta", "CreateUnnamed", "create_unnamed", 2, 41,
+    "Meta", "CreateUnnamed", "create_unnamed", 2, 51,
     meta_pb2.CreateRequest, meta_pb2.CreateReply,
 )
 META_SET_XATTR: Method[meta_pb2.SetXattrRequest, meta_pb2.InodeReply] = Method(
-    "Meta", "SetXattr", "set_xattr", 2, 42,
+    "Meta", "SetXattr", "set_xattr", 2, 52,
     meta_pb2.SetXattrRequest, meta_pb2.InodeReply,
 )
 META_REMOVE_XATTR: Method[meta_pb2.RemoveXattrRequest, meta_pb2.InodeReply] = Method(
-    "Meta", "RemoveXattr", "remove_xattr", 2, 43,
+    "Meta", "RemoveXattr", "remove_xattr", 2, 53,
     meta_pb2.RemoveXattrRequest, meta_pb2.InodeReply,
 )
 META_GET_XATTR: Method[meta_pb2.GetXattrRequest, meta_pb2.GetXattrReply] = Method(
-    "Meta", "GetXattr", "get_xattr", 2, 44,
+    "Meta", "GetXattr", "get_xattr", 2, 54,
     meta_pb2.GetXattrRequest, meta_pb2.GetXattrReply,
 )
 META_LIST_XATTR: Method[meta_pb2.ListXattrRequest, meta_pb2.ListXattrReply] = Method(
-    "Meta", "ListXattr", "list_xattr", 2, 45,
+    "Meta", "ListXattr", "list_xattr", 2, 55,
     meta_pb2.ListXattrRequest, meta_pb2.ListXattrReply,
 )
 META = _service("Meta", 2, (
@@ -470,6 +474,7 @@ META = _service("Meta", 2, (
     META_SCAN_DENTRIES,
     META_SCAN_SESSIONS,
     META_SCAN_GARBAGE,
+    META_WATCH,
     META_MAKE_NODE,
     META_CREATE_UNNAMED,
     META_SET_XATTR,
@@ -577,6 +582,10 @@ class MetaService(Protocol):
     async def scan_garbage(
         self, request: meta_pb2.ScanRequest, call: Call
     ) -> meta_pb2.ScanReply: ...
+
+    async def watch(
+        self, request: meta_pb2.WatchRequest, call: Call
+    ) -> meta_pb2.WatchReply: ...
 
     async def make_node(
         self, request: meta_pb2.MakeNodeRequest, call: Call
@@ -942,6 +951,20 @@ class MetaStub:
         """Calls Meta.ScanGarbage."""
         return await self.caller.call(
             META_SCAN_GARBAGE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def watch(
+        self,
+        request: meta_pb2.WatchRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.WatchReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.WatchReply:
+        """Calls Meta.Watch."""
+        return await self.caller.call(
+            META_WATCH, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

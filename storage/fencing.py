@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
 from luciole.errors import FsError, Kind
 from luciole.storage.ports import Fence
 
@@ -17,3 +20,16 @@ class LateFence:
         if self.member is None:
             raise FsError(Kind.NOT_SERVING, "this node is still starting")
         self.member.check()
+
+    def guards(
+        self, step: Callable[[], Awaitable[object]]
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        """The step, skipped behind the fence: who may not answer tells others nothing either."""
+        async def run() -> None:
+            try:
+                self.check()
+            except FsError:
+                return
+            await step()
+
+        return run

@@ -161,7 +161,7 @@ class Targets:
                 chain_version=target.chain_version, resync_done=target.resync_done,
                 resync_total=target.resync_total,
                 resync_seconds_left=target.resync_seconds_left,
-                device=target.device)
+                device=target.device, content_id=target.engine.content_id)
             target.damage.tell(report)
             try:
                 space = await target.engine.space()

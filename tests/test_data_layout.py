@@ -111,8 +111,8 @@ def target_examples(directory: Path) -> dict[str, bytes]:
         "key of channel 1 of client 11…11": records.applied_key(CLIENT, 1),
         "chunk record: version 7, 5 bytes, update 9 of that channel, block 42 of class 0, checksum "
         "0x04030201; nothing pending": records.encode_record(records.Record(version)),
-        "marker: cluster `local`, target 10100000":
-            records.encode_marker(records.Marker(records.FORMAT, "local", target_id(101, 0, 0))),
+        "marker: cluster `local`, target 10100000, content 7": records.encode_marker(
+            records.Marker(records.FORMAT, "local", target_id(101, 0, 0), 7)),
     }
 
 

@@ -20,6 +20,7 @@ from luciole.proto import common_pb2, meta_pb2
 T = TypeVar("T")
 BLOCK = 4096
 STAMPS_MAX = 65_536
+UNTOLD_S = 1.0  # how long the kernel may cache what others may change unseen
 _TYPE_BITS = {
     meta_pb2.REGULAR: stat.S_IFREG,
     meta_pb2.DIRECTORY: stat.S_IFDIR,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from luciole.client.fuse.attributes import UNTOLD_S
 from luciole.client.fuse.pyfuse3_binding import Pyfuse3Binding
 from luciole.client.fuse.read_ahead import set_read_ahead
 from luciole.client.remote.connections import Connections
@@ -41,8 +42,8 @@ async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> 
         nursery.start_soon(client.run_routing)
         nursery.start_soon(client.run_session)
         binding = Pyfuse3Binding(
-            client.operations, attribute_seconds=config.attribute_cache_seconds,
-            entry_seconds=config.entry_cache_seconds)
+            client.operations, attribute_seconds=min(config.attribute_cache_seconds, UNTOLD_S),
+            entry_seconds=min(config.entry_cache_seconds, UNTOLD_S))
         mount(binding, mount_point, allow_other=allow_other)
         try:
             nursery.start_soon(partial(

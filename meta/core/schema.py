@@ -37,6 +37,9 @@ UNREPORTED = b"RLEN"
 XATTR = b"XATR"
 NEXT_INODE_ID = b"SINGnext-inode"
 INODE_COUNT = b"SINGinodes"
+CHANGE = b"CHNG"
+CHANGE_COUNT = b"SINGchanges"
+CHANGE_TRIMMED = b"SINGchanges-trimmed"
 
 _DENTRY = struct.Struct("<BQB")
 _TIMES = struct.Struct("<BQQ")

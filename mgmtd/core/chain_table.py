@@ -45,6 +45,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from luciole.errors import FsError, Kind
 from luciole.mgmtd.core.links import ALL_REACHED, Links
 from luciole.proto import mgmtd_pb2
 
@@ -84,6 +85,28 @@ def next_chain(
         preferred_order=chain.preferred_order, losses=chain.losses + doubtful)
     for target_id, state in ordered:
         changed.targets.add(target_id=target_id, state=state)
+    return changed
+
+
+def without_content(chain: mgmtd_pb2.Chain, target_id: int) -> mgmtd_pb2.Chain:
+    """The chain when a target has lost all it had: emptied, or a disk in the place of another.
+
+    Raises FsError NOT_SERVING when no other target has what the chain held.
+    """
+    holds = [target.target_id for target in chain.targets
+             if target.state in {SERVING, LAST_SERVING}]
+    if holds == [target_id]:
+        raise FsError(Kind.NOT_SERVING, f"it is empty or replaced, and the last that served chain "
+                      f"{chain.chain_id}: bring back the directory that it had",
+                      f"target {target_id}")
+    changed = mgmtd_pb2.Chain()
+    changed.CopyFrom(chain)
+    changed.version += 1
+    del changed.targets[:]
+    states = [(member.target_id, OFFLINE if member.target_id == target_id else member.state)
+              for member in chain.targets]
+    for other, state in sorted(states, key=lambda item: _ORDER[item[1]]):
+        changed.targets.add(target_id=other, state=state)
     return changed
 
 

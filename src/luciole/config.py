@@ -96,8 +96,8 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     total_timeout_seconds: Seconds = 60.0  # an operation with all its retries, then EIO
     session_seconds: Seconds = 10.0  # how often the client shows that it lives
     hold_seconds: Seconds = 10.0  # read handles older than this are registered
-    attribute_cache_seconds: Annotated[float, Meta(ge=0, le=3600)] = 1.0
-    entry_cache_seconds: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+    attribute_cache_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    entry_cache_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     write_buffer_bytes: Annotated[int, Meta(ge=64 * KiB, le=1024 * MiB)] = 8 * MiB  # per open file
     read_ahead_bytes: Annotated[int, Meta(ge=0, le=256 * MiB)] = 4 * MiB  # kernel readahead
     fuse_binding: Literal["direct", "pyfuse3"] = "direct"  # docs/posix.md says how they differ

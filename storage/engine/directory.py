@@ -76,8 +76,8 @@ def keep_entries(path: Path, calls: FileCalls) -> None:
 
 def check_marker(
     store: RecordStore, path: Path, cluster_id: str, target_id: int, *, create: bool
-) -> None:
-    """Marks a new store as this target's, or makes sure that it is.
+) -> int:
+    """Marks a new store as this target's, or makes sure that it is; returns the content id.
 
     Raises FsError WRONG_CLUSTER or CONFIG_INVALID saying what was found and expected.
     """
@@ -89,8 +89,7 @@ def check_marker(
                 "the directory holds no finished target: check the path, or remove and create it",
                 str(path),
             )
-        _mark(store, cluster_id, target_id)
-        return
+        return _mark(store, cluster_id, target_id)
     marker = decode_marker(value)
     if marker.format > FORMAT:
         raise FsError(
@@ -113,12 +112,15 @@ def check_marker(
             "belongs to which target",
             str(path),
         )
-    if marker.format < FORMAT:
-        _mark(store, cluster_id, target_id)
+    if marker.format < FORMAT or not marker.content_id:
+        return _mark(store, cluster_id, target_id)
+    return marker.content_id
 
 
-def _mark(store: RecordStore, cluster_id: str, target_id: int) -> None:
+def _mark(store: RecordStore, cluster_id: str, target_id: int) -> int:
     batch = Batch()
-    batch.put(MARKER_KEY, encode_marker(Marker(FORMAT, cluster_id, target_id)))
+    content_id = int.from_bytes(os.urandom(8), "little") or 1
+    batch.put(MARKER_KEY, encode_marker(Marker(FORMAT, cluster_id, target_id, content_id)))
     store.write(batch)
     store.sync()
+    return content_id

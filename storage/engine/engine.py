@@ -95,6 +95,7 @@ class BlockEngine:
         quota: bytes of blocks that it may use; None: the disk is the bound.
         reserve: bytes of the disk that it leaves free.
         boot_id: differs at each start of the machine.
+        content_id: made with the target.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class BlockEngine:
         quota: int | None,
         reserve: int,
         boot_id: str = "",
+        content_id: int = 0,
     ) -> None:
         self._store = store
         self._disk = disk
@@ -116,6 +118,7 @@ class BlockEngine:
         self._scratch = _Scratch()
         self._closed = False
         self._boot_id = boot_id
+        self._content_id = content_id
         self._recover()
 
     def _recover(self) -> None:
@@ -150,6 +153,11 @@ class BlockEngine:
         if self._doubtful:
             self._doubtful = False
             self._note_session(safe=self._power)
+
+    @property
+    def content_id(self) -> int:
+        """See ChunkEngine."""
+        return self._content_id
 
     @property
     def removed_up_to(self) -> int:

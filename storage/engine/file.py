@@ -70,7 +70,7 @@ class FileEngine(BlockEngine):
             resources.callback(os.close, lock(path, calls, create=create))
             store = open_store(path / METADATA_NAME)
             resources.callback(store.close)
-            check_marker(store, path, cluster_id, target_id, create=create)
+            content_id = check_marker(store, path, cluster_id, target_id, create=create)
             disk = BlockFiles(path / BLOCKS_NAME, calls)
             resources.callback(disk.close)
             keep_entries(path, calls)
@@ -78,7 +78,8 @@ class FileEngine(BlockEngine):
                 size, _ = disk.space()
                 reserve = min(max(int(size * RESERVE_FRACTION), RESERVE_BYTES_MIN), size // 10)
             engine = cls(
-                store, disk, durability=durability, quota=quota, reserve=reserve, boot_id=boot_id
+                store, disk, durability=durability, quota=quota, reserve=reserve, boot_id=boot_id,
+                content_id=content_id,
             )
             engine._resources = resources.pop_all()
         return engine

@@ -101,6 +101,10 @@ class ChunkEngine(Protocol):
         """Ends the doubt, durably: the chain has decided what this target is good for."""
 
     @property
+    def content_id(self) -> int:
+        """Random, made with the target: one that was emptied or replaced has another."""
+
+    @property
     def removed_up_to(self) -> int:
         """The highest version of any removal committed here, over restarts: a chunk that is made
         again gets a higher one."""

@@ -154,11 +154,13 @@ class MemoryEngine(BlockEngine):
         capacity: int = CAPACITY_DEFAULT,
         quota: int | None = None,
         durability: Durability = "process",
+        content_id: int = 1,
     ) -> None:
         self._memory_store = MemoryStore()
         self._memory_disk = MemoryDisk(capacity)
         super().__init__(
-            self._memory_store, self._memory_disk, durability=durability, quota=quota, reserve=0
+            self._memory_store, self._memory_disk, durability=durability, quota=quota, reserve=0,
+            content_id=content_id,
         )
 
     def fill_disk(self, full: bool = True) -> None:

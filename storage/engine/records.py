@@ -21,7 +21,7 @@ Values: one byte 0x01, the version of the encoding, then MessagePack:
                   index * 64 KiB lie in block `number` of class 0, and what `block` has at their
                   place is not of this version
     dedup record  [sequence, chunk_id (bin), version, length]
-    marker        [format, cluster_id (str), target_id]
+    marker        [format, cluster_id (str), target_id, content_id]
     session       [boot_id (str), safe, doubtful]; safe: what was acknowledged survives a power loss
                   (closed well, or open with durability "power")
     floor         [number]
@@ -117,6 +117,7 @@ class Marker(msgspec.Struct, frozen=True, array_like=True):
     format: int
     cluster_id: str
     target_id: int
+    content_id: int = 0  # 0: made by a program that knew of none
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):

@@ -88,9 +88,14 @@ def test_what_this_client_sets_it_sees_at_once(two: Two) -> None:
     assert value(two.here, two.file) is None
 
 
-def test_what_another_sets_is_seen_when_belief_ends(two: Two) -> None:
+def test_what_another_sets_is_seen_when_it_is_told_or_belief_ends(two: Two) -> None:
     drive(two.here.lookup(WHO, ROOT, b"f"))
     put(two.there, two.file, b"1")
     assert value(two.here, two.file) is None
+    two.here.xattrs.forget([two.file])
+    assert value(two.here, two.file) == b"1"
+    drive(two.there.xattrs.remove(WHO, two.file, b"user.a"))
+    drive(two.here.lookup(WHO, ROOT, b"f"))
+    put(two.there, two.file, b"1")
     two.runtime.manual.advance(SECONDS)
     assert value(two.here, two.file) == b"1"

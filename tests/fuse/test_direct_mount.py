@@ -34,6 +34,7 @@ WHO = common_pb2.Credential(uid=0, gid=0)
 ROOT = 1
 BOTH = OpenFlags(read=True, write=True)
 WAIT_S = 20.0
+LONG = Validity.of(3600.0, 3600.0)
 
 
 class HereMounted:
@@ -53,7 +54,7 @@ class HereMounted:
 
     def serve(self, channel: Channel) -> Server:
         server = Server(
-            channel, Dispatcher(Context(self.operations, Validity.of(3600.0, 3600.0))))
+            channel, Dispatcher(Context(self.operations, LONG, LONG)))
         server.start()
         return server
 

@@ -43,7 +43,7 @@ def dispatcher() -> Iterator[Dispatcher]:
     cluster = MemoryCluster(ThreadRuntime())
     drive(cluster.start())
     operations = cluster.client(b"direct test cli.", None)
-    yield Dispatcher(Context(operations, Validity.of(1.0, 1.0)))
+    yield Dispatcher(Context(operations, Validity.of(1.0, 1.0), Validity.of(1.0, 1.0)))
     drive(operations.close_all())
 
 

@@ -15,3 +15,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path)
     yield made
     made.destroy()
+
+
+@pytest.fixture(scope="module")
+def module_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests of a module."""
+    made = Cluster(tmp_path_factory.mktemp("module"))
+    yield made
+    made.destroy()

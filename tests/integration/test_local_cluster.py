@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -91,6 +92,22 @@ def test_everything_killed(cluster: Cluster) -> None:
     cluster.luciole("status", str(cluster.directory.path), expect=3)
     cluster.up("--mount", str(place))
     assert is_whole(place, digests)
+    assert cluster.fsck() == []
+
+
+@pytest.mark.mount
+@needs_fuse
+def test_a_disk_that_was_emptied_serves_nothing_before_it_has_synced(cluster: Cluster) -> None:
+    """Its process is back within the lease, with the targets that the manager knows."""
+    place = cluster.mounts[0]
+    cluster.up("--nodes", "3", "--replicas", "2", "--mount", str(place))
+    digests = write_tree(place)
+    cluster.kill("storage-1")
+    shutil.rmtree(cluster.directory.path / "storage-1" / "disk0")
+    cluster.up("--mount", str(place))
+    fresh = cluster.mounts[1]
+    cluster.luciole("mount", str(fresh), "--dir", str(cluster.directory.path))
+    assert is_whole(fresh, digests)
     assert cluster.fsck() == []
 
 

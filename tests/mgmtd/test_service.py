@@ -42,12 +42,15 @@ class World:
         await self.service.campaign()
         return self.service
 
-    async def register(self, node: int, targets: Iterable[int] = (), generation: int = 1) -> None:
+    async def register(
+        self, node: int, targets: Iterable[int] = (), generation: int = 1, content_id: int = 0
+    ) -> None:
         await self.service.register_node(mgmtd_pb2.RegisterNodeRequest(
             cluster_id="c", node=mgmtd_pb2.Node(
                 node_id=node, kind=mgmtd_pb2.STORAGE, host="h", rpc_port=node,
                 generation=generation),
-            targets=[mgmtd_pb2.TargetReport(target_id=t, state=ON) for t in targets]), CALL)
+            targets=[mgmtd_pb2.TargetReport(target_id=t, state=ON, content_id=content_id)
+                     for t in targets]), CALL)
 
     async def beat(
         self, node: int, *, generation: int = 1, state: mgmtd_pb2.LocalState = UP,
@@ -458,5 +461,24 @@ def test_who_has_just_started_or_died_is_not_blamed() -> None:
         await world.beat(1, lost={2: LEASE})
         await world.service.tick()
         assert await world.states() == [(1, SERVING), (2, OFFLINE)]  # by its own silence
+
+    run(body)
+
+
+def test_a_target_with_another_content_loses_its_part() -> None:
+    async def body(world: World) -> None:
+        await world.with_chain(2)
+        for generation, content in ((2, 5), (3, 5)):
+            for node in (1, 2):
+                await world.register(node, [node], generation=generation, content_id=content)
+        assert await world.states() == [(1, mgmtd_pb2.SERVING), (2, mgmtd_pb2.SERVING)]
+        await world.register(1, [1], generation=4, content_id=6)
+        assert await world.states() == [(2, mgmtd_pb2.SERVING), (1, mgmtd_pb2.OFFLINE)]
+        with pytest.raises(FsError) as caught:
+            await world.register(2, [2], generation=4, content_id=6)
+        assert caught.value.kind == Kind.NOT_SERVING
+        assert "bring back" in caught.value.message
+        await world.register(2, [2], generation=5, content_id=5)
+        assert (await world.states())[0] == (2, mgmtd_pb2.SERVING)
 
     run(body)

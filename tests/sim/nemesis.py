@@ -174,9 +174,9 @@ class Nemesis:
 
     async def _rot(self) -> None:
         """One bit of one replica; never the same chunk on all."""
-        target = self._chance.choice(list(self._world.engines))
-        if target % 100 == 0 and target != min(self._world.engines):
-            return
+        first_node = min(self._world.engines) // 100
+        target = self._chance.choice([
+            target for target in self._world.engines if target // 100 == first_node])
         engine = self._world.engines[target]
         states, _ = await engine.list(b"", None, 1000)
         whole = [state for state in states if state.committed and state.committed.length]

@@ -302,7 +302,7 @@ class StorageProcess(Process):
         self.targets = Targets([
             Target(number, disk, engine)
             for disk, (number, engine) in enumerate(self.engines.items())])
-        fence = LateFence()
+        fence = self.fence = LateFence()
         self.service = StorageService(
             self.runtime, self.targets, self.routing, self.connections, fence)
         self.resync = Resync(
@@ -333,8 +333,8 @@ class StorageProcess(Process):
             Loop("heartbeat", HEARTBEAT_S, self.member.beat),
             Loop("routing", 0, self._follow_routing),
             Loop("neighbours", HEARTBEAT_S, self.neighbours.probe_once),
-            Loop("resync", RESYNC_S, self.resync.run_once),
-            Loop("settle", RESYNC_S, self.settling.run_once),
+            Loop("resync", RESYNC_S, self.fence.guards(self.resync.run_once)),
+            Loop("settle", RESYNC_S, self.fence.guards(self.settling.run_once)),
             Loop("flush", SYNC_S, self._flush),
         ]
 

@@ -6,6 +6,7 @@ A reply belongs on the descriptor from which its request was read.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -95,6 +96,11 @@ class Channel:
         """What a name leads to must be looked up again."""
         return self._write(messages.notification(protocol.NOTIFY_INVAL_ENTRY, [
             protocol.NOTIFY_INVAL_ENTRY_OUT.pack(parent, len(name), 0), name + b"\0"]))
+
+    def forget_names(self) -> None:
+        """Every name must be looked up again. Kernels before protocol 7.44 do not know how."""
+        with contextlib.suppress(OSError):
+            self._write(messages.notification(protocol.NOTIFY_INC_EPOCH, []))
 
     def deleted(self, parent: int, child: int, name: bytes) -> bool:
         """A name is gone; unlike an invalidation, watchers (inotify) hear of it."""

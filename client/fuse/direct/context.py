@@ -6,12 +6,13 @@ Layer: shell.
 from __future__ import annotations
 
 import stat
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from luciole.client.fuse.attributes import SeenVersions, as_caller
-from luciole.client.fuse.direct.messages import Request, Validity
+from luciole.client.fuse.direct.messages import NOT_VALID, Request, Validity
 from luciole.client.operations import Operations
 from luciole.proto import common_pb2, meta_pb2
 
@@ -20,13 +21,48 @@ T = TypeVar("T")
 _KERNEL = common_pb2.Credential(uid=0, gid=0)
 
 
+class Freshness(Protocol):
+    """Whether others' changes are told, and how often they were."""
+
+    @property
+    def live(self) -> bool:
+        """Whether they are."""
+
+    @property
+    def count(self) -> int:
+        """Grows with every change that is told."""
+
+
+class _OfThread(threading.local):
+    count = 0
+
+
 @dataclass(frozen=True)
 class Context:
     """The filesystem and how the kernel may cache it."""
 
     operations: Operations
-    validity: Validity
+    told: Validity  # while others' changes are told
+    untold: Validity
+    feed: Freshness | None = None
     seen: SeenVersions = field(default_factory=SeenVersions)
+    _begun: _OfThread = field(default_factory=_OfThread)
+
+    def begin(self) -> None:
+        """This thread begins to answer a request."""
+        if self.feed is not None:
+            self._begun.count = self.feed.count
+
+    @property
+    def validity(self) -> Validity:
+        """For how long the kernel may believe the answer to this thread's request.
+
+        Not at all when changes were told meanwhile: the answer may be from before them, and the
+        kernel would get it after having forgotten what it had.
+        """
+        if self.feed is None or not self.feed.live:
+            return self.untold
+        return self.told if self.feed.count == self._begun.count else NOT_VALID
 
     async def as_caller(
         self, request: Request, call: Callable[[common_pb2.Credential], Awaitable[T]],

@@ -111,6 +111,7 @@ class Dispatcher:
             return MALFORMED
         if row.handler is None:
             return errno.ENOSYS
+        self._context.begin()
         try:
             return drive(row.handler(self._context, request))
         except RefusedError as refused:

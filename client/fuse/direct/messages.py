@@ -95,6 +95,9 @@ class Validity(NamedTuple):
             *divmod(round(entry_seconds * NANOSECONDS), NANOSECONDS))
 
 
+NOT_VALID = Validity(0, 0, 0, 0)
+
+
 def _attribute_fields(inode: meta_pb2.Inode) -> tuple[int, ...]:
     atime, atime_ns = divmod(inode.atime_ns, NANOSECONDS)
     mtime, mtime_ns = divmod(inode.mtime_ns, NANOSECONDS)
@@ -127,6 +130,12 @@ def entry(inode: meta_pb2.Inode, validity: Validity) -> bytes:
     return protocol.ENTRY_OUT.pack(
         inode.inode_id, 0, validity.entry_s, validity.attribute_s, validity.entry_ns,
         validity.attribute_ns, *_attribute_fields(inode))
+
+
+def no_entry(validity: Validity) -> bytes:
+    """struct fuse_entry_out of a name that is not there: remembered, unlike ENOENT."""
+    return protocol.ENTRY_OUT.pack(
+        0, 0, validity.entry_s, 0, validity.entry_ns, 0, *(0,) * 16)
 
 
 NO_ENTRY = bytes(protocol.ENTRY_OUT.size)

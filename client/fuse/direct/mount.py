@@ -10,10 +10,10 @@ from pathlib import Path
 
 import trio
 
-from luciole.client.fuse.attributes import SeenVersions
+from luciole.client.fuse.attributes import UNTOLD_S
 from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.channel import Channel
-from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.context import Context, Freshness
 from luciole.client.fuse.direct.dispatch import Dispatcher
 from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
@@ -26,6 +26,7 @@ from luciole.client.session import Client
 from luciole.config import ClientConfig
 from luciole.log import get_logger
 from luciole.process import Loop, run_loops
+from luciole.proto import meta_pb2
 from luciole.proto.services import Caller
 from luciole.rpc.tcp_client import BlockingCaller
 from luciole.runtime import ThreadRuntime, drive
@@ -35,17 +36,38 @@ CLOSE_SECONDS = 20.0
 SENDS_MAX = 32
 
 
+class KernelCaches:
+    """What the kernel has cached of a mount."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def forget(self, change: meta_pb2.Change) -> None:
+        """Takes pages, attributes and names back."""
+        for inode_id in change.inode_ids:
+            self._channel.invalidate_inode(inode_id)
+        for changed in change.entries:
+            self._channel.invalidate_entry(changed.parent, changed.name)
+
+    def forget_all(self) -> None:
+        """Takes all names back; attributes were given for a few seconds."""
+        self._channel.forget_names()
+
+
 def start_server(
     operations: Operations, mount_point: Path, *, allow_other: bool, attribute_seconds: float,
-    entry_seconds: float,
+    entry_seconds: float, feed: Freshness | None = None,
 ) -> Server:
     """Mounts `operations`, which block (ThreadRuntime), and serves them on threads.
 
+    The kernel may cache for the seconds given while `feed` is live, else for a second at most.
     Raises FsError when it cannot mount.
     """
     channel = Channel(mounting.mount(
         mount_point, allow_other=allow_other, max_read=REQUEST_BYTES_MAX))
-    context = Context(operations, Validity.of(attribute_seconds, entry_seconds), SeenVersions())
+    context = Context(
+        operations, Validity.of(attribute_seconds, entry_seconds),
+        Validity.of(min(attribute_seconds, UNTOLD_S), min(entry_seconds, UNTOLD_S)), feed)
     server = Server(channel, Dispatcher(context))
     server.start()
     return server
@@ -64,7 +86,8 @@ def serve_direct(config: ClientConfig, mount_point: Path, *, allow_other: bool) 
     server = start_server(
         client.operations, mount_point, allow_other=allow_other,
         attribute_seconds=config.attribute_cache_seconds,
-        entry_seconds=config.entry_cache_seconds)
+        entry_seconds=config.entry_cache_seconds, feed=client.feed)
+    client.caches = KernelCaches(server.channel)
     trio.run(_serve, config, mount_point, client, server)
 
 
@@ -79,6 +102,7 @@ async def _serve(config: ClientConfig, mount_point: Path, client: Client, server
         try:
             await run_loops([
                 Loop("routing", 0, client.manager.follow),
+                Loop("changes", 0, client.feed.follow),
                 Loop("session", config.session_seconds, client.keep_session),
             ], until=unmounted)
         finally:

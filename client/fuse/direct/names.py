@@ -14,6 +14,7 @@ from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import NANOSECONDS, RefusedError, Request
 from luciole.client.operations import OpenFlags
+from luciole.errors import FsError, Kind
 from luciole.limits import NAME_BYTES_MAX
 from luciole.proto import common_pb2, meta_pb2
 
@@ -30,8 +31,13 @@ async def lookup(context: Context, request: Request) -> bytes:
         here = await context.operations.getattr(request.node)
         inode = await context.operations.getattr(here.parent)
     else:
-        inode = await context.as_caller(
-            request, lambda who: context.operations.lookup(who, request.node, name))
+        try:
+            inode = await context.as_caller(
+                request, lambda who: context.operations.lookup(who, request.node, name))
+        except FsError as failure:
+            if failure.kind != Kind.NOT_FOUND or context.feed is None:
+                raise
+            return messages.no_entry(context.validity)
     return messages.entry(inode, context.validity)
 
 

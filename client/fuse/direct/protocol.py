@@ -138,6 +138,7 @@ NOTIFY_INVAL_INODE = 2
 NOTIFY_INVAL_ENTRY = 3
 NOTIFY_STORE = 4
 NOTIFY_DELETE = 6
+NOTIFY_INC_EPOCH = 8  # since 7.44
 NOTIFY_INVAL_INODE_OUT = Struct("=Qqq")  # inode, offset, length
 NOTIFY_INVAL_ENTRY_OUT = Struct("=QII")  # parent, length of the name, flags
 NOTIFY_DELETE_OUT = Struct("=QQII")  # parent, child, length of the name, pad

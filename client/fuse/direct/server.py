@@ -32,7 +32,7 @@ class Server:
     def __init__(
         self, channel: Channel, dispatcher: Dispatcher, *, threads_max: int = THREADS_MAX
     ) -> None:
-        self._channel = channel
+        self.channel = channel
         self._dispatcher = dispatcher
         self._threads_max = threads_max
         self._pool = Pool(REQUEST_BYTES_MAX)
@@ -77,7 +77,7 @@ class Server:
     def _serve(self) -> None:
         buffer = self._pool.take()
         while True:
-            length = self._channel.read(buffer.whole)
+            length = self.channel.read(buffer.whole)
             if length == 0:
                 self._unmounted.set()
                 return
@@ -106,10 +106,10 @@ class Server:
             return False
         try:
             if isinstance(answer, int):
-                self._channel.answer_error(unique, answer)
+                self.channel.answer_error(unique, answer)
             else:
-                self._channel.answer(unique, answer)
+                self.channel.answer(unique, answer)
         except OSError:
             log.exception("reply_refused", operation=request.opcode)
-            self._channel.answer_error(unique, errno.EIO)
+            self.channel.answer_error(unique, errno.EIO)
         return request.lent

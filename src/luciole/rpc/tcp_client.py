@@ -26,7 +26,8 @@ from luciole.rpc.interface import TIMEOUT_DEFAULT_S
 from luciole.rpc.peer import IDLE_MAX, Connection, Peer
 from luciole.rpc.wire import Address, BlockingWire, TrioWire
 
-CONNECT_TIMEOUT_S = 2.0
+# Part of the pause when a peer is cut off: a call may begin to connect just before it is known.
+CONNECT_TIMEOUT_S = 1.0
 
 
 class _BlockingConnection(Connection):
