@@ -405,8 +405,8 @@ class Operations:
                 while position >= listing.end and not listing.complete:
                     await self._fetch_page(listing, inodes=inodes)
                 found = listing.at(position)
-        if found is None:
-            return None
+        if found is None or not inodes or not found.inode.inode_id:
+            return found
         return meta_pb2.DirEntry(dentry=found.dentry, inode=self._overlay(found.inode))
 
     async def refresh_listing(
