@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests with clusters and mounts stay in one of the two processes (tests/conftest.py).
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: help setup run stop test check proto sim sim-mutants bench clean
+.PHONY: help setup run stop test check proto pjdfstest sim sim-mutants bench clean
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 8
@@ -56,6 +56,10 @@ sim: setup  ## Simulate whole clusters: SEEDS=n, or SEED=s and TRACE=file (docs/
 	@$(BIN)/python -m luciole.tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200)) \
 		$(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(TRACE),--trace $(TRACE)) \
 		$(if $(CORE),--core)
+
+# PJDFSTEST=folder names a checkout of github.com/pjd/pjdfstest whose program was built.
+pjdfstest: setup  ## Run the POSIX suite pjdfstest, as root, on a cluster of its own
+	@$(BIN)/python -m pytest -rs tests/integration/test_pjdfstest.py
 
 sim-mutants: setup  ## See that the simulator catches deliberate breaks of the rules
 	@$(BIN)/python -m luciole.tests.sim --mutants

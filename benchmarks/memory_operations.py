@@ -9,7 +9,9 @@ import itertools
 import time
 from dataclasses import dataclass, field
 
-from luciole.client.operations import DirectoryHandle, OpenFlags, Operations
+from luciole.client.listing import DirectoryHandle
+from luciole.client.operations import OpenFlags, Operations
+from luciole.client.xattrs import ExtendedAttributes
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2
 
@@ -25,10 +27,22 @@ class Node:
     names: dict[bytes, int] = field(default_factory=dict)
 
 
+class NoAttributes(ExtendedAttributes):
+    """No file has extended attributes."""
+
+    def __init__(self) -> None:  # as below
+        pass
+
+    async def get(self, credential: common_pb2.Credential, inode_id: int, name: bytes) -> bytes:
+        """Finds nothing."""
+        raise FsError(Kind.NO_ATTRIBUTE, "no such attribute", repr(name))
+
+
 class MemoryOperations(Operations):
     """One directory of files."""
 
     def __init__(self) -> None:  # no services behind it, so nothing of the base is made
+        self.xattrs = NoAttributes()
         self._ids = itertools.count(ROOT)
         self._nodes: dict[int, Node] = {}
         self._open: dict[int, Node] = {}
@@ -63,7 +77,7 @@ class MemoryOperations(Operations):
 
     async def create(
         self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int,
-        *, flags: OpenFlags,
+        *, flags: OpenFlags, umask: int = 0,
     ) -> tuple[int, meta_pb2.Inode]:
         """Makes a file."""
         node = self._make(meta_pb2.REGULAR, mode)
@@ -123,7 +137,9 @@ class MemoryOperations(Operations):
         """The listing that was opened last."""
         return self._listings[handle]
 
-    async def readdir(self, handle: int, position: int) -> meta_pb2.DirEntry | None:
+    async def readdir(
+        self, handle: int, position: int, *, inodes: bool = True
+    ) -> meta_pb2.DirEntry | None:
         """The entry at a position."""
         entries = self._listings[handle].entries
         return entries[position] if position < len(entries) else None

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luciole.client.files import Handle, OpenFile
+from luciole.client.listing import DirectoryHandle
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.meta import MetaClient
 from luciole.client.write_buffer import Spawn
+from luciole.client.xattrs import ExtendedAttributes
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2, services
 from luciole.runtime import Runtime
@@ -37,17 +39,6 @@ class OpenFlags:
     exclusive: bool = False
 
 
-@dataclass
-class DirectoryHandle:
-    """A listing in progress: pages are fetched as they are asked for and kept for seeking."""
-
-    inode_id: int
-    credential: common_pb2.Credential
-    entries: list[meta_pb2.DirEntry]
-    parent: int = 0
-    complete: bool = False
-
-
 class Operations:
     """All file operations of one client."""
 
@@ -59,8 +50,10 @@ class Operations:
         *,
         write_limit: int,
         hold_seconds: float,
+        believe_seconds: float = 0.0,
         spawn: Spawn | None = None,
     ) -> None:
+        self.xattrs = ExtendedAttributes(runtime, meta, believe_seconds=believe_seconds)
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
@@ -80,6 +73,7 @@ class Operations:
         An answer may be older than a close that overtook it: without the closed file's knowledge
         the kernel would be told the length of before.
         """
+        self.xattrs.seen(inode)
         with self._guard:
             file = self._files.get(inode.inode_id) or self._closed.get(inode.inode_id)
         return file.overlay(inode) if file else inode
@@ -137,11 +131,16 @@ class Operations:
         return next((handle for handle in handles if handle.writable), None)
 
     async def mkdir(
-        self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int
+        self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int,
+        *, umask: int = 0,
     ) -> meta_pb2.Inode:
-        """Makes a directory."""
+        """Makes a directory. `umask` is left to a default access control list, if there is one."""
         return (await self._meta.change(services.META_MAKE_DIR, meta_pb2.MakeDirRequest(
-            credential=credential, parent=parent, name=name, mode=mode))).inode
+            credential=credential, parent=parent, name=name, mode=mode, umask=umask))).inode
+
+    async def make_node(self, request: meta_pb2.MakeNodeRequest) -> meta_pb2.Inode:
+        """Makes a fifo, a socket or a device."""
+        return (await self._meta.change(services.META_MAKE_NODE, request)).inode
 
     async def rmdir(self, credential: common_pb2.Credential, parent: int, name: bytes) -> None:
         """Removes an empty directory."""
@@ -189,12 +188,16 @@ class Operations:
 
     async def create(
         self, credential: common_pb2.Credential, parent: int, name: bytes, mode: int,
-        *, flags: OpenFlags,
+        *, flags: OpenFlags, umask: int = 0,
     ) -> tuple[int, meta_pb2.Inode]:
-        """Makes a file, or opens the one that is there; returns (handle, inode)."""
+        """Makes a file, or opens the one that is there; returns (handle, inode).
+
+        Without a `name` it makes one that lives while it is open, unless it is linked (O_TMPFILE).
+        """
         session = self._runtime.entropy.token(16) if flags.write else b""
-        reply = await self._meta.change(services.META_CREATE, meta_pb2.CreateRequest(
-            credential=credential, parent=parent, name=name, mode=mode,
+        method = services.META_CREATE if name else services.META_CREATE_UNNAMED
+        reply = await self._meta.change(method, meta_pb2.CreateRequest(
+            credential=credential, parent=parent, name=name, mode=mode, umask=umask,
             exclusive=flags.exclusive, truncate=flags.truncate, read=flags.read,
             write=flags.write, session_id=session))
         return self._new_handle(reply.inode, flags, session), self._overlay(reply.inode)
@@ -375,29 +378,35 @@ class Operations:
             self._directories[number] = listing
         return number
 
-    async def _fetch_page(self, listing: DirectoryHandle, limit: int = DIRECTORY_PAGE) -> None:
-        after = listing.entries[-1].dentry.name if listing.entries else b""
+    async def _fetch_page(
+        self, listing: DirectoryHandle, limit: int = DIRECTORY_PAGE, *, inodes: bool = True
+    ) -> None:
         reply = await self._meta.ask(services.META_READ_DIR, meta_pb2.ReadDirRequest(
-            credential=listing.credential, inode_id=listing.inode_id, after=after,
-            limit=limit, with_inodes=True))
-        listing.entries.extend(reply.entries)
+            credential=listing.credential, inode_id=listing.inode_id, after=listing.last_name,
+            limit=limit, with_inodes=inodes))
+        listing.extend(reply.entries)
         listing.parent = reply.parent
         listing.complete = not reply.more
 
-    async def readdir(self, handle: int, position: int) -> meta_pb2.DirEntry | None:
+    async def readdir(
+        self, handle: int, position: int, *, inodes: bool = True
+    ) -> meta_pb2.DirEntry | None:
         """The entry at a position of the listing, or None behind the last.
 
-        Entries that went between listing and reading keep their name and have no inode.
+        Entries that went between listing and reading keep their name and have no inode; so do all
+        that are fetched for somebody who does not want `inodes`.
         """
         listing = self.directory(handle)
-        if position >= len(listing.entries) and not listing.complete:
+        found = listing.at(position)
+        if found is None:
             async with self._runtime.lock(("listing", handle)):
-                while position >= len(listing.entries) and not listing.complete:
-                    await self._fetch_page(listing)
-        entries = listing.entries
-        if position >= len(entries):
-            return None
-        found = entries[position]
+                if position < listing.start:
+                    listing.forget_from(position)
+                while position >= listing.end and not listing.complete:
+                    await self._fetch_page(listing, inodes=inodes)
+                found = listing.at(position)
+        if found is None or not inodes or not found.inode.inode_id:
+            return found
         return meta_pb2.DirEntry(dentry=found.dentry, inode=self._overlay(found.inode))
 
     async def refresh_listing(
@@ -411,8 +420,12 @@ class Operations:
         """
         listing = self.directory(handle)
         async with self._runtime.lock(("listing", handle)):
-            listing.entries, listing.complete = listing.entries[:position], False
-            await self._fetch_page(listing, limit)
+            listing.forget_from(position)
+            while position > listing.end and not listing.complete:
+                await self._fetch_page(
+                    listing, min(position - listing.end, DIRECTORY_PAGE), inodes=False)
+            if not listing.complete:
+                await self._fetch_page(listing, limit)
 
     def directory(self, handle: int) -> DirectoryHandle:
         """The state of a listing. Raises FsError NO_SESSION."""

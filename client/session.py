@@ -27,6 +27,8 @@ from luciole.runtime import Runtime
 log = get_logger("client")
 FIRST_ROUTING_S = 10.0
 RETRY_PAUSE_S = 0.5
+# Of an answer that a change has overtaken: nobody can be told any more that it is old.
+BELIEVE_S = 1.0
 
 
 class Caches(Protocol):
@@ -68,7 +70,8 @@ class Client:
             total_seconds=config.total_timeout_seconds)
         self.operations = Operations(
             runtime, self.meta, self.chunks, write_limit=config.write_buffer_bytes,
-            hold_seconds=config.hold_seconds, spawn=spawn)
+            hold_seconds=config.hold_seconds,
+            believe_seconds=min(config.attribute_cache_seconds, BELIEVE_S), spawn=spawn)
         self.feed = ChangeFeed(runtime, self.meta, heard=self._heard, lost=self._lost)
         self.caches: Caches | None = None
         self._session = mgmtd_pb2.ClientSession(
@@ -76,6 +79,7 @@ class Client:
             kind=kind, pid=os.getpid(), started_ns=runtime.clock.wall_ns())
 
     def _heard(self, change: meta_pb2.Change) -> None:
+        self.operations.xattrs.forget(change.inode_ids)
         if self.caches is not None:
             self.caches.forget(change)
 

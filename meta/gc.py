@@ -134,7 +134,7 @@ class Collector:
             await self._chunks.remove_all(inodes, everywhere=again)
             await self._kv.run(
                 partial(garbage.forget, keys=[row.key for row in rows]) if again else
-                partial(garbage.freed, inodes=inodes, now_ns=self._runtime.clock.wall_ns()))
+                partial(garbage.freed, files=inodes, now_ns=self._runtime.clock.wall_ns()))
         except FsError as failure:
             done.failures += len(rows)
             log.info("free_later", files=len(rows), error=str(failure))

@@ -28,6 +28,7 @@ from luciole.meta.core import (
     sessions,
     set_attr,
     truncate,
+    xattrs,
 )
 from luciole.meta.core.environment import Environment
 from luciole.meta.inode_ids import InodeIds
@@ -177,6 +178,52 @@ class MetaService:
         return await self._change(
             request.request_id, meta_pb2.InodeReply,
             lambda txn: set_attr.set_attr(txn, request, env))
+
+    async def make_node(self, request: meta_pb2.MakeNodeRequest, call: Call) -> meta_pb2.InodeReply:
+        """Makes a fifo, a socket or a device."""
+        env = await self._environment(inode=True)
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: create.make_node(txn, request, env))
+
+    async def create_unnamed(
+        self, request: meta_pb2.CreateRequest, call: Call
+    ) -> meta_pb2.CreateReply:
+        """Makes a file that no name leads to."""
+        env = await self._environment(inode=True, layout=True)
+        return await self._change(
+            request.request_id, meta_pb2.CreateReply,
+            lambda txn: create.create_unnamed(txn, request, env))
+
+    # Extended attributes.
+
+    async def set_xattr(self, request: meta_pb2.SetXattrRequest, call: Call) -> meta_pb2.InodeReply:
+        """Makes or replaces an attribute."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: xattrs.set_xattr(txn, request, env))
+
+    async def remove_xattr(
+        self, request: meta_pb2.RemoveXattrRequest, call: Call
+    ) -> meta_pb2.InodeReply:
+        """Removes an attribute."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: xattrs.remove_xattr(txn, request, env))
+
+    async def get_xattr(
+        self, request: meta_pb2.GetXattrRequest, call: Call
+    ) -> meta_pb2.GetXattrReply:
+        """Tells the value of an attribute."""
+        return await self._read(request, xattrs.get_xattr)
+
+    async def list_xattr(
+        self, request: meta_pb2.ListXattrRequest, call: Call
+    ) -> meta_pb2.ListXattrReply:
+        """Tells the names of all attributes."""
+        return await self._read(request, xattrs.list_xattr)
 
     # Open files.
 

@@ -40,6 +40,10 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUSY: _ClassVar[ErrorKind]
     NO_SESSION: _ClassVar[ErrorKind]
     READ_ONLY: _ClassVar[ErrorKind]
+    NO_ATTRIBUTE: _ClassVar[ErrorKind]
+    NOT_SUPPORTED: _ClassVar[ErrorKind]
+    OUT_OF_RANGE: _ClassVar[ErrorKind]
+    ARGUMENT_TOO_LARGE: _ClassVar[ErrorKind]
     CHAIN_VERSION_MISMATCH: _ClassVar[ErrorKind]
     NOT_SERVING: _ClassVar[ErrorKind]
     CHUNK_NOT_FOUND: _ClassVar[ErrorKind]
@@ -80,6 +84,10 @@ LOOP: ErrorKind
 BUSY: ErrorKind
 NO_SESSION: ErrorKind
 READ_ONLY: ErrorKind
+NO_ATTRIBUTE: ErrorKind
+NOT_SUPPORTED: ErrorKind
+OUT_OF_RANGE: ErrorKind
+ARGUMENT_TOO_LARGE: ErrorKind
 CHAIN_VERSION_MISMATCH: ErrorKind
 NOT_SERVING: ErrorKind
 CHUNK_NOT_FOUND: ErrorKind

@@ -14,10 +14,18 @@ class FileType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REGULAR: _ClassVar[FileType]
     DIRECTORY: _ClassVar[FileType]
     SYMLINK: _ClassVar[FileType]
+    FIFO: _ClassVar[FileType]
+    SOCKET: _ClassVar[FileType]
+    CHARACTER_DEVICE: _ClassVar[FileType]
+    BLOCK_DEVICE: _ClassVar[FileType]
 FILE_TYPE_UNSPECIFIED: FileType
 REGULAR: FileType
 DIRECTORY: FileType
 SYMLINK: FileType
+FIFO: FileType
+SOCKET: FileType
+CHARACTER_DEVICE: FileType
+BLOCK_DEVICE: FileType
 
 class Layout(_message.Message):
     __slots__ = ("table_id", "table_version", "chunk_size", "stripe", "seed")
@@ -34,7 +42,7 @@ class Layout(_message.Message):
     def __init__(self, table_id: _Optional[int] = ..., table_version: _Optional[int] = ..., chunk_size: _Optional[int] = ..., stripe: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Inode(_message.Message):
-    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns")
+    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +60,11 @@ class Inode(_message.Message):
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TRIM_PENDING_FIELD_NUMBER: _ClassVar[int]
     UNLINKED_NS_FIELD_NUMBER: _ClassVar[int]
+    RDEV_FIELD_NUMBER: _ClassVar[int]
+    ACL_ACCESS_FIELD_NUMBER: _ClassVar[int]
+    ACL_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    XATTR_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LINKABLE_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
     type: FileType
     mode: int
@@ -69,7 +82,12 @@ class Inode(_message.Message):
     parent: int
     trim_pending: bool
     unlinked_ns: int
-    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ...) -> None: ...
+    rdev: int
+    acl_access: bytes
+    acl_default: bytes
+    xattr_bytes: int
+    linkable: bool
+    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ...) -> None: ...
 
 class Dentry(_message.Message):
     __slots__ = ("parent", "name", "inode_id", "type")
@@ -166,7 +184,7 @@ class SetAttrRequest(_message.Message):
     def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., atime_now: _Optional[bool] = ..., mtime_now: _Optional[bool] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
-    __slots__ = ("request_id", "credential", "parent", "name", "mode", "exclusive", "truncate", "read", "write", "session_id")
+    __slots__ = ("request_id", "credential", "parent", "name", "mode", "exclusive", "truncate", "read", "write", "session_id", "umask")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +195,7 @@ class CreateRequest(_message.Message):
     READ_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    UMASK_FIELD_NUMBER: _ClassVar[int]
     request_id: _common_pb2.RequestId
     credential: _common_pb2.Credential
     parent: int
@@ -187,7 +206,8 @@ class CreateRequest(_message.Message):
     read: bool
     write: bool
     session_id: bytes
-    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., mode: _Optional[int] = ..., exclusive: _Optional[bool] = ..., truncate: _Optional[bool] = ..., read: _Optional[bool] = ..., write: _Optional[bool] = ..., session_id: _Optional[bytes] = ...) -> None: ...
+    umask: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., mode: _Optional[int] = ..., exclusive: _Optional[bool] = ..., truncate: _Optional[bool] = ..., read: _Optional[bool] = ..., write: _Optional[bool] = ..., session_id: _Optional[bytes] = ..., umask: _Optional[int] = ...) -> None: ...
 
 class CreateReply(_message.Message):
     __slots__ = ("inode", "created")
@@ -288,18 +308,40 @@ class ReadDirReply(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[DirEntry, _Mapping]]] = ..., more: _Optional[bool] = ..., parent: _Optional[int] = ...) -> None: ...
 
 class MakeDirRequest(_message.Message):
-    __slots__ = ("request_id", "credential", "parent", "name", "mode")
+    __slots__ = ("request_id", "credential", "parent", "name", "mode", "umask")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    UMASK_FIELD_NUMBER: _ClassVar[int]
     request_id: _common_pb2.RequestId
     credential: _common_pb2.Credential
     parent: int
     name: bytes
     mode: int
-    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., mode: _Optional[int] = ...) -> None: ...
+    umask: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., mode: _Optional[int] = ..., umask: _Optional[int] = ...) -> None: ...
+
+class MakeNodeRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "parent", "name", "mode", "type", "rdev", "umask")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    RDEV_FIELD_NUMBER: _ClassVar[int]
+    UMASK_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    parent: int
+    name: bytes
+    mode: int
+    type: FileType
+    rdev: int
+    umask: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., mode: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., rdev: _Optional[int] = ..., umask: _Optional[int] = ...) -> None: ...
 
 class RemoveRequest(_message.Message):
     __slots__ = ("request_id", "credential", "parent", "name")
@@ -374,6 +416,68 @@ class RenameReply(_message.Message):
     inode: Inode
     replaced: Inode
     def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., replaced: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+
+class SetXattrRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id", "name", "value", "create", "replace", "clear_setgid")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    CLEAR_SETGID_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    name: bytes
+    value: bytes
+    create: bool
+    replace: bool
+    clear_setgid: bool
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., name: _Optional[bytes] = ..., value: _Optional[bytes] = ..., create: _Optional[bool] = ..., replace: _Optional[bool] = ..., clear_setgid: _Optional[bool] = ...) -> None: ...
+
+class RemoveXattrRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id", "name")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    name: bytes
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+
+class GetXattrRequest(_message.Message):
+    __slots__ = ("credential", "inode_id", "name")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    credential: _common_pb2.Credential
+    inode_id: int
+    name: bytes
+    def __init__(self, credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+
+class GetXattrReply(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    def __init__(self, value: _Optional[bytes] = ...) -> None: ...
+
+class ListXattrRequest(_message.Message):
+    __slots__ = ("credential", "inode_id")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    credential: _common_pb2.Credential
+    inode_id: int
+    def __init__(self, credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ...) -> None: ...
+
+class ListXattrReply(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, names: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class StatFsReply(_message.Message):
     __slots__ = ("capacity_bytes", "free_bytes", "used_bytes", "inodes")

@@ -425,6 +425,30 @@ META_WATCH: Method[meta_pb2.WatchRequest, meta_pb2.WatchReply] = Method(
     "Meta", "Watch", "watch", 2, 40,
     meta_pb2.WatchRequest, meta_pb2.WatchReply,
 )
+META_MAKE_NODE: Method[meta_pb2.MakeNodeRequest, meta_pb2.InodeReply] = Method(
+    "Meta", "MakeNode", "make_node", 2, 50,
+    meta_pb2.MakeNodeRequest, meta_pb2.InodeReply,
+)
+META_CREATE_UNNAMED: Method[meta_pb2.CreateRequest, meta_pb2.CreateReply] = Method(
+    "Meta", "CreateUnnamed", "create_unnamed", 2, 51,
+    meta_pb2.CreateRequest, meta_pb2.CreateReply,
+)
+META_SET_XATTR: Method[meta_pb2.SetXattrRequest, meta_pb2.InodeReply] = Method(
+    "Meta", "SetXattr", "set_xattr", 2, 52,
+    meta_pb2.SetXattrRequest, meta_pb2.InodeReply,
+)
+META_REMOVE_XATTR: Method[meta_pb2.RemoveXattrRequest, meta_pb2.InodeReply] = Method(
+    "Meta", "RemoveXattr", "remove_xattr", 2, 53,
+    meta_pb2.RemoveXattrRequest, meta_pb2.InodeReply,
+)
+META_GET_XATTR: Method[meta_pb2.GetXattrRequest, meta_pb2.GetXattrReply] = Method(
+    "Meta", "GetXattr", "get_xattr", 2, 54,
+    meta_pb2.GetXattrRequest, meta_pb2.GetXattrReply,
+)
+META_LIST_XATTR: Method[meta_pb2.ListXattrRequest, meta_pb2.ListXattrReply] = Method(
+    "Meta", "ListXattr", "list_xattr", 2, 55,
+    meta_pb2.ListXattrRequest, meta_pb2.ListXattrReply,
+)
 META = _service("Meta", 2, (
     META_LOOKUP,
     META_STAT,
@@ -451,6 +475,12 @@ META = _service("Meta", 2, (
     META_SCAN_SESSIONS,
     META_SCAN_GARBAGE,
     META_WATCH,
+    META_MAKE_NODE,
+    META_CREATE_UNNAMED,
+    META_SET_XATTR,
+    META_REMOVE_XATTR,
+    META_GET_XATTR,
+    META_LIST_XATTR,
 ))
 
 
@@ -556,6 +586,30 @@ class MetaService(Protocol):
     async def watch(
         self, request: meta_pb2.WatchRequest, call: Call
     ) -> meta_pb2.WatchReply: ...
+
+    async def make_node(
+        self, request: meta_pb2.MakeNodeRequest, call: Call
+    ) -> meta_pb2.InodeReply: ...
+
+    async def create_unnamed(
+        self, request: meta_pb2.CreateRequest, call: Call
+    ) -> meta_pb2.CreateReply: ...
+
+    async def set_xattr(
+        self, request: meta_pb2.SetXattrRequest, call: Call
+    ) -> meta_pb2.InodeReply: ...
+
+    async def remove_xattr(
+        self, request: meta_pb2.RemoveXattrRequest, call: Call
+    ) -> meta_pb2.InodeReply: ...
+
+    async def get_xattr(
+        self, request: meta_pb2.GetXattrRequest, call: Call
+    ) -> meta_pb2.GetXattrReply: ...
+
+    async def list_xattr(
+        self, request: meta_pb2.ListXattrRequest, call: Call
+    ) -> meta_pb2.ListXattrReply: ...
 
 
 class MetaStub:
@@ -911,6 +965,90 @@ class MetaStub:
         """Calls Meta.Watch."""
         return await self.caller.call(
             META_WATCH, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def make_node(
+        self,
+        request: meta_pb2.MakeNodeRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.InodeReply:
+        """Calls Meta.MakeNode."""
+        return await self.caller.call(
+            META_MAKE_NODE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def create_unnamed(
+        self,
+        request: meta_pb2.CreateRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.CreateReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.CreateReply:
+        """Calls Meta.CreateUnnamed."""
+        return await self.caller.call(
+            META_CREATE_UNNAMED, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def set_xattr(
+        self,
+        request: meta_pb2.SetXattrRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.InodeReply:
+        """Calls Meta.SetXattr."""
+        return await self.caller.call(
+            META_SET_XATTR, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def remove_xattr(
+        self,
+        request: meta_pb2.RemoveXattrRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.InodeReply:
+        """Calls Meta.RemoveXattr."""
+        return await self.caller.call(
+            META_REMOVE_XATTR, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def get_xattr(
+        self,
+        request: meta_pb2.GetXattrRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.GetXattrReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.GetXattrReply:
+        """Calls Meta.GetXattr."""
+        return await self.caller.call(
+            META_GET_XATTR, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def list_xattr(
+        self,
+        request: meta_pb2.ListXattrRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.ListXattrReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.ListXattrReply:
+        """Calls Meta.ListXattr."""
+        return await self.caller.call(
+            META_LIST_XATTR, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

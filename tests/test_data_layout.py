@@ -68,6 +68,8 @@ def namespace_examples() -> dict[str, bytes]:
         "value of an inode: id 1, directory, mode 0755": schema.encode(inode),
         "key of request 258 of client 11…11": schema.idempotency_key(CLIENT, 258),
         "key of inode 4097 in the list of orphans": schema.listed_key(schema.ORPHAN, 4097),
+        "key of the attribute `user.a` of inode 4097": schema.xattr_key(4097, b"user.a"),
+        "value of an attribute: `v`": schema.encode_bytes(b"v"),
         "key of chain 7": chain,
         "key of version 2 of table 1": table,
         "configuration version 1, `a=1`": managed[b"CONFmeta"],

@@ -25,13 +25,23 @@ _TYPE_BITS = {
     meta_pb2.REGULAR: stat.S_IFREG,
     meta_pb2.DIRECTORY: stat.S_IFDIR,
     meta_pb2.SYMLINK: stat.S_IFLNK,
+    meta_pb2.FIFO: stat.S_IFIFO,
+    meta_pb2.SOCKET: stat.S_IFSOCK,
+    meta_pb2.CHARACTER_DEVICE: stat.S_IFCHR,
+    meta_pb2.BLOCK_DEVICE: stat.S_IFBLK,
 }
+_TYPES = {bits: kind for kind, bits in _TYPE_BITS.items()}
 _ACCESS_BITS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 
 def mode_of(inode: meta_pb2.Inode) -> int:
     """st_mode: type and permissions."""
     return _TYPE_BITS[inode.type] | inode.mode
+
+
+def type_of(mode: int) -> meta_pb2.FileType | None:
+    """The type of a file with that st_mode; mknod(2) takes none at all for a regular one."""
+    return _TYPES.get(stat.S_IFMT(mode) or stat.S_IFREG)
 
 
 def open_flags(flags: int) -> OpenFlags:
@@ -73,13 +83,18 @@ def _supplementary_groups(pid: int) -> list[int] | None:
 
 
 async def as_caller(
-    uid: int, gid: int, pid: int, call: Callable[[common_pb2.Credential], Awaitable[T]]
+    uid: int, gid: int, pid: int, call: Callable[[common_pb2.Credential], Awaitable[T]],
+    *, with_groups: bool = False,
 ) -> T:
     """Calls with the caller's ids; with its other groups too if those ids are refused.
 
-    The groups are not in the request and must be read from /proc, so only when they matter.
+    The groups are not in the request and must be read from /proc, so only when they matter;
+    `with_groups`: they do, since without them the call would not be refused but do something else.
     """
-    credential = common_pb2.Credential(uid=uid, gid=gid)
+    credential = common_pb2.Credential(
+        uid=uid, gid=gid, groups=_supplementary_groups(pid) if with_groups and pid else None)
+    if credential.groups:
+        return await call(credential)
     try:
         return await call(credential)
     except FsError as failure:

@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 
 import pyfuse3
 
-from luciole.client.fuse.attributes import BLOCK, SeenVersions, as_caller, mode_of, open_flags
+from luciole.client.fuse.attributes import (
+    BLOCK,
+    SeenVersions,
+    as_caller,
+    mode_of,
+    open_flags,
+    type_of,
+)
 from luciole.client.operations import OpenFlags, Operations
 from luciole.errors import FsError
 from luciole.limits import NAME_BYTES_MAX
@@ -24,6 +31,7 @@ from luciole.proto import common_pb2, meta_pb2
 
 log = get_logger("fuse")
 T = TypeVar("T")
+ACL_PREFIX = b"system."
 Handler = Callable[..., Coroutine[Any, Any, T]]
 
 
@@ -47,6 +55,11 @@ def _translated(handler: Handler[T]) -> Handler[T]:
     return run
 
 
+def _refuse_acl(name: bytes) -> None:
+    if name.startswith(ACL_PREFIX):
+        raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
+
+
 class Pyfuse3Binding(pyfuse3.Operations):
     """pyfuse3's view of `Operations`."""
 
@@ -68,6 +81,7 @@ class Pyfuse3Binding(pyfuse3.Operations):
         entry.st_nlink = inode.nlink
         entry.st_uid, entry.st_gid = inode.uid, inode.gid
         entry.st_size = inode.length
+        entry.st_rdev = inode.rdev
         entry.st_blksize = BLOCK
         entry.st_blocks = -(-inode.length // 512)
         entry.st_atime_ns, entry.st_mtime_ns = inode.atime_ns, inode.mtime_ns
@@ -125,9 +139,15 @@ class Pyfuse3Binding(pyfuse3.Operations):
 
     @_translated
     async def mknod(self, parent_inode, name, mode, rdev, ctx):  # type: ignore[no-untyped-def]
-        """mknod(2) of a regular file; other kinds are not supported yet."""
-        if not stat.S_ISREG(mode):
-            raise pyfuse3.FUSEError(errno.EPERM)
+        """mknod(2)."""
+        kind = type_of(mode)
+        if kind is None:
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        if kind != meta_pb2.REGULAR:
+            return self._attributes(await self._as_caller(
+                ctx, lambda who: self._operations.make_node(meta_pb2.MakeNodeRequest(
+                    credential=who, parent=parent_inode, name=name, mode=stat.S_IMODE(mode),
+                    type=kind, rdev=rdev))))
         handle, inode = await self._as_caller(ctx, lambda who: self._operations.create(
             who, parent_inode, name, stat.S_IMODE(mode), flags=OpenFlags(exclusive=True)))
         await self._operations.release(handle)
@@ -191,6 +211,36 @@ class Pyfuse3Binding(pyfuse3.Operations):
         reply.f_ffree = reply.f_favail = found.free_bytes // BLOCK
         reply.f_namemax = NAME_BYTES_MAX
         return reply
+
+    # Extended attributes. Access control lists stay out: without FUSE_POSIX_ACL, which pyfuse3 does
+    # not offer, the kernel would neither enforce them nor leave the umask to them.
+
+    @_translated
+    async def setxattr(self, inode, name, value, ctx):  # type: ignore[no-untyped-def]
+        """setxattr(2); the flags CREATE and REPLACE are not told."""
+        _refuse_acl(name)
+        await self._as_caller(ctx, lambda who: self._operations.xattrs.set(
+            meta_pb2.SetXattrRequest(credential=who, inode_id=inode, name=name, value=value)))
+
+    @_translated
+    async def getxattr(self, inode, name, ctx):  # type: ignore[no-untyped-def]
+        """getxattr(2)."""
+        _refuse_acl(name)
+        return await self._as_caller(
+            ctx, lambda who: self._operations.xattrs.get(who, inode, name))
+
+    @_translated
+    async def listxattr(self, inode, ctx):  # type: ignore[no-untyped-def]
+        """listxattr(2)."""
+        names = await self._as_caller(ctx, lambda who: self._operations.xattrs.list(who, inode))
+        return [name for name in names if not name.startswith(ACL_PREFIX)]
+
+    @_translated
+    async def removexattr(self, inode, name, ctx):  # type: ignore[no-untyped-def]
+        """removexattr(2)."""
+        _refuse_acl(name)
+        await self._as_caller(
+            ctx, lambda who: self._operations.xattrs.remove(who, inode, name))
 
     # Files.
 

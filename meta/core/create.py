@@ -1,25 +1,45 @@
-"""create: make a file, or open the one that is there."""
+"""create: make a file, or open the one that is there; mknod; files without a name (O_TMPFILE).
+
+Layer: pure. Source: open(2), mknod(2), acl(5) "Object creation and default ACLs".
+"""
 
 from __future__ import annotations
 
 import stat
 
-from luciole.errors import FsError, Kind
+from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, open_file, schema
+from luciole.meta.core import access, inodes, open_file, posix_acl, schema
 from luciole.meta.core.environment import Environment
 from luciole.proto import common_pb2, meta_pb2
 
+NODES = {
+    meta_pb2.FIFO, meta_pb2.SOCKET, meta_pb2.CHARACTER_DEVICE, meta_pb2.BLOCK_DEVICE}
+DEVICES = {meta_pb2.CHARACTER_DEVICE, meta_pb2.BLOCK_DEVICE}
+Making = (
+    meta_pb2.CreateRequest | meta_pb2.MakeDirRequest | meta_pb2.MakeNodeRequest
+    | meta_pb2.SymlinkRequest)
+
+
+def _inherited(
+    parent: meta_pb2.Inode, kind: meta_pb2.FileType, request: Making
+) -> tuple[int, bytes, bytes]:
+    """(mode, access list, default list) of what is made: a default list replaces the umask."""
+    if isinstance(request, meta_pb2.SymlinkRequest):
+        return 0o777, b"", b""
+    mode = request.mode & 0o7777
+    if not parent.acl_default:
+        return mode & ~(request.umask & 0o777), b"", b""
+    acl, mode = posix_acl.inherit(parent.acl_default, mode)
+    return mode, acl, parent.acl_default if kind == meta_pb2.DIRECTORY else b""
+
 
 def new_inode(
-    parent: meta_pb2.Inode,
-    kind: meta_pb2.FileType,
-    mode: int,
-    credential: common_pb2.Credential,
-    env: Environment,
+    parent: meta_pb2.Inode, kind: meta_pb2.FileType, request: Making, env: Environment
 ) -> meta_pb2.Inode:
     """A fresh inode owned by the caller; a set-group-ID directory hands its group on (mkdir(2))."""
-    mode &= 0o7777
+    credential = request.credential
+    mode, acl_access, acl_default = _inherited(parent, kind, request)
     gid = credential.gid
     if parent.mode & stat.S_ISGID:
         gid = parent.gid
@@ -28,6 +48,7 @@ def new_inode(
     now = env.now_ns
     return meta_pb2.Inode(
         inode_id=env.new_inode_id, type=kind, mode=mode, uid=credential.uid, gid=gid, nlink=1,
+        acl_access=acl_access, acl_default=acl_default,
         atime_ns=now, mtime_ns=now, ctime_ns=now, btime_ns=now)
 
 
@@ -74,11 +95,45 @@ async def create(
         return meta_pb2.CreateReply(inode=inode, created=False)
     access.check_access(parent, request.credential, access.WRITE | access.EXECUTE)
     assert env.new_layout is not None
-    inode = new_inode(parent, meta_pb2.REGULAR, request.mode, request.credential, env)
+    inode = new_inode(parent, meta_pb2.REGULAR, request, env)
     inode.layout.CopyFrom(env.new_layout)
     enter(txn, request.parent, request.name, inode, env.now_ns)
     open_file.begin_session(txn, request, inode.inode_id, env.now_ns)
     return meta_pb2.CreateReply(inode=inode, created=True)
+
+
+async def create_unnamed(
+    txn: Transaction, request: meta_pb2.CreateRequest, env: Environment
+) -> meta_pb2.CreateReply:
+    """Makes a file that no name leads to: it goes with its last handle unless it is linked."""
+    require(request.write and bool(request.session_id), Kind.INVALID_ARGUMENT,
+            "a file without a name is made to be written")
+    parent = await inodes.load_directory(txn, request.parent)
+    access.check_access(parent, request.credential, access.WRITE | access.EXECUTE)
+    assert env.new_layout is not None
+    inode = new_inode(parent, meta_pb2.REGULAR, request, env)
+    inode.layout.CopyFrom(env.new_layout)
+    inode.nlink, inode.linkable = 0, True
+    inodes.store_orphan(txn, inode, env.now_ns)
+    txn.add(schema.INODE_COUNT, 1)
+    open_file.begin_session(txn, request, inode.inode_id, env.now_ns)
+    return meta_pb2.CreateReply(inode=inode, created=True)
+
+
+async def make_node(
+    txn: Transaction, request: meta_pb2.MakeNodeRequest, env: Environment
+) -> meta_pb2.InodeReply:
+    """Makes a fifo, a socket or a device; only root makes devices."""
+    require(request.type in NODES, Kind.INVALID_ARGUMENT,
+            "mknod makes fifos, sockets and devices here", repr(request.name))
+    parent = await check_new_name(txn, request.parent, request.name, request.credential)
+    await check_absent(txn, request.parent, request.name)
+    if request.type in DEVICES and request.credential.uid != 0:
+        raise FsError(Kind.NOT_PERMITTED, "only root makes devices", repr(request.name))
+    inode = new_inode(parent, request.type, request, env)
+    inode.rdev = request.rdev if request.type in DEVICES else 0
+    enter(txn, request.parent, request.name, inode, env.now_ns)
+    return meta_pb2.InodeReply(inode=inode)
 
 
 async def make_root(txn: Transaction, now_ns: int) -> None:

@@ -18,7 +18,7 @@ async def make_dir(
     """Makes an empty directory."""
     parent = await check_new_name(txn, request.parent, request.name, request.credential)
     await check_absent(txn, request.parent, request.name)
-    inode = new_inode(parent, meta_pb2.DIRECTORY, request.mode, request.credential, env)
+    inode = new_inode(parent, meta_pb2.DIRECTORY, request, env)
     inode.parent = request.parent
     inode.nlink = 2
     enter(txn, request.parent, request.name, inode, env.now_ns)
@@ -38,7 +38,7 @@ async def remove_dir(
     access.check_sticky(parent, inode, request.credential)
     if not await inodes.is_empty(txn, inode.inode_id):
         raise FsError(Kind.NOT_EMPTY, "the directory has entries", repr(request.name))
-    inodes.drop_directory(txn, inode.inode_id)
+    inodes.drop(txn, inode)
     txn.clear(schema.dentry_key(request.parent, request.name))
     inodes.touch_directory(txn, request.parent, env.now_ns, subdirectories=-1)
     inode.nlink = 0

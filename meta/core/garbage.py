@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luciole.errors import Kind, require
 from luciole.kv.interface import KeyValue, Transaction, key_after, prefix_end
-from luciole.meta.core import schema
+from luciole.meta.core import inodes, schema
 from luciole.proto import meta_pb2
 
 
@@ -33,17 +32,19 @@ async def condemn(txn: Transaction, inode_id: int, before_ns: int) -> bool:
         txn.clear(orphan)
         return False
     inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
-    require(inode.nlink == 0, Kind.INTERNAL, "an orphan has a name", f"inode {inode_id}")
+    if inode.nlink:
+        # It was made without a name, and got one after the list was read.
+        txn.clear(orphan)
+        return False
     begin, end = schema.session_range(inode_id)
     if inode.unlinked_ns > before_ns or await txn.get_range(begin, end, limit=1):
         return False
     unreported = await txn.get(schema.listed_key(schema.UNREPORTED, inode_id))
     if inode.trim_pending or unreported is not None:
         return False  # its recorded length is not exact yet, and tells where its chunks are
-    txn.clear(schema.inode_key(inode_id))
+    inodes.drop(txn, inode)
     txn.clear(orphan)
     txn.clear(schema.listed_key(schema.TRIM, inode_id))
-    txn.add(schema.INODE_COUNT, -1)
     if inode.HasField("layout"):
         txn.set(schema.listed_key(schema.GARBAGE, inode_id), value)
     return True
@@ -54,9 +55,9 @@ def freed_key(freed_ns: int, inode_id: int) -> bytes:
     return schema.FREED + freed_ns.to_bytes(8, "big") + inode_id.to_bytes(8, "little")
 
 
-async def freed(txn: Transaction, inodes: Sequence[meta_pb2.Inode], now_ns: int) -> None:
+async def freed(txn: Transaction, files: Sequence[meta_pb2.Inode], now_ns: int) -> None:
     """The chunks were removed; what came late is looked for once more."""
-    for inode in inodes:
+    for inode in files:
         txn.clear(schema.listed_key(schema.GARBAGE, inode.inode_id))
         txn.set(freed_key(now_ns, inode.inode_id), schema.encode(inode))
 

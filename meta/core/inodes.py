@@ -98,12 +98,15 @@ def touch_directory(txn: Transaction, directory: int, now_ns: int, subdirectorie
         txn.add(schema.subdirectories_key(directory), subdirectories)
 
 
-def drop_directory(txn: Transaction, directory: int) -> None:
-    """Removes a directory's own records."""
-    txn.clear(schema.inode_key(directory))
-    txn.clear(schema.times_key(directory))
-    txn.clear(schema.subdirectories_key(directory))
+def drop(txn: Transaction, inode: meta_pb2.Inode) -> None:
+    """Removes an inode with everything that is recorded of it alone."""
+    txn.clear(schema.inode_key(inode.inode_id))
     txn.add(schema.INODE_COUNT, -1)
+    if inode.xattr_bytes:
+        txn.clear_range(*schema.xattr_range(inode.inode_id))
+    if inode.type == meta_pb2.DIRECTORY:
+        txn.clear(schema.times_key(inode.inode_id))
+        txn.clear(schema.subdirectories_key(inode.inode_id))
 
 
 async def is_empty(txn: Transaction, directory: int) -> bool:
@@ -120,9 +123,13 @@ def drop_link(txn: Transaction, inode: meta_pb2.Inode, now_ns: int) -> None:
     if inode.nlink:
         store(txn, inode)
     elif inode.type == meta_pb2.SYMLINK:
-        txn.clear(schema.inode_key(inode.inode_id))
-        txn.add(schema.INODE_COUNT, -1)
+        drop(txn, inode)
     else:
-        inode.unlinked_ns = now_ns
-        store(txn, inode)
-        txn.set(schema.listed_key(schema.ORPHAN, inode.inode_id), now_ns.to_bytes(8, "little"))
+        store_orphan(txn, inode, now_ns)
+
+
+def store_orphan(txn: Transaction, inode: meta_pb2.Inode, now_ns: int) -> None:
+    """Stores an inode without names: it lives while it is open."""
+    inode.unlinked_ns = now_ns
+    store(txn, inode)
+    txn.set(schema.listed_key(schema.ORPHAN, inode.inode_id), now_ns.to_bytes(8, "little"))

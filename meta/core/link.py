@@ -19,7 +19,7 @@ async def symlink(
             f"a link's target has 1 to {SYMLINK_BYTES_MAX} bytes")
     parent = await check_new_name(txn, request.parent, request.name, request.credential)
     await check_absent(txn, request.parent, request.name)
-    inode = new_inode(parent, meta_pb2.SYMLINK, 0o777, request.credential, env)
+    inode = new_inode(parent, meta_pb2.SYMLINK, request, env)
     inode.symlink = request.target
     inode.length = len(request.target)
     enter(txn, request.parent, request.name, inode, env.now_ns)
@@ -34,11 +34,15 @@ async def link(
     inode = await inodes.load_record(txn, request.inode_id)
     if inode.type == meta_pb2.DIRECTORY:
         raise FsError(Kind.NOT_PERMITTED, "a directory has one name", f"{inode.inode_id}")
-    require(inode.nlink > 0, Kind.NOT_FOUND, "the file was removed", f"inode {inode.inode_id}")
+    require(inode.nlink > 0 or inode.linkable, Kind.NOT_FOUND, "the file was removed",
+            f"inode {inode.inode_id}")
     require(inode.nlink < schema.LINKS_MAX, Kind.TOO_MANY_LINKS,
             f"a file has at most {schema.LINKS_MAX} names", f"inode {inode.inode_id}")
     await check_absent(txn, request.parent, request.name)
     inode.nlink += 1
+    if inode.linkable:
+        inode.linkable, inode.unlinked_ns = False, 0
+        txn.clear(schema.listed_key(schema.ORPHAN, inode.inode_id))
     inode.ctime_ns = env.now_ns
     inodes.store(txn, inode)
     inodes.add_dentry(txn, request.parent, request.name, inode)

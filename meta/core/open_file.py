@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, length, sessions
+from luciole.meta.core import access, inodes, length, sessions, xattrs
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
 
@@ -32,8 +32,9 @@ async def open_existing(
     """Checks the right to open, cuts if asked, records a write session."""
     if inode.type == meta_pb2.DIRECTORY and (request.write or request.truncate):
         raise FsError(Kind.IS_DIRECTORY, "a directory cannot be written", f"{inode.inode_id}")
-    if inode.type == meta_pb2.SYMLINK:
-        raise FsError(Kind.INVALID_ARGUMENT, "a symbolic link cannot be opened")
+    if inode.type not in {meta_pb2.REGULAR, meta_pb2.DIRECTORY}:
+        raise FsError(Kind.INVALID_ARGUMENT, "only regular files are opened here; the kernel opens "
+                      "fifos, sockets and devices", f"inode {inode.inode_id}")
     want = (access.READ if request.read else 0) | (
         access.WRITE if request.write or request.truncate else 0)
     access.check_access(inode, request.credential, want)
@@ -42,6 +43,7 @@ async def open_existing(
             txn, inode.inode_id, request.request_id.client_id)
         length.set_length(inode, 0, env.now_ns, foreign_writer=foreign)
         inode.mode = access.mode_after_change(inode)
+        await xattrs.drop_capability(txn, inode)
         length.store(txn, inode)
     begin_session(txn, request, inode.inode_id, env.now_ns)
     return inode
@@ -63,6 +65,8 @@ async def fsync(
     inode = await inodes.load_record(txn, request.inode_id)
     await sessions.need(txn, request.inode_id, request.session_id)
     if length.apply_hint(inode, request.hint):
+        if request.hint.mtime_ns:
+            await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
     return meta_pb2.InodeReply(inode=inode)
 
@@ -78,6 +82,8 @@ async def close(
     if request.hint.mtime_ns:
         await sessions.need(txn, request.inode_id, request.session_id)
     if length.apply_hint(inode, request.hint):
+        if request.hint.mtime_ns:
+            await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
     sessions.end(
         txn, request.request_id.client_id, request.inode_id, request.session_id)

@@ -87,7 +87,7 @@ async def _replace(
                 "a directory stands at the new name", repr(name))
         require(await inodes.is_empty(txn, replaced.inode_id), Kind.NOT_EMPTY,
                 "the directory at the new name has entries", repr(name))
-        inodes.drop_directory(txn, replaced.inode_id)
+        inodes.drop(txn, replaced)
         replaced.nlink = 0
         return
     require(moved.type != meta_pb2.DIRECTORY, Kind.NOT_DIRECTORY,

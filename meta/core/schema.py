@@ -34,6 +34,7 @@ GARBAGE = b"GARB"
 FREED = b"GARF"
 TRIM = b"TRIM"
 UNREPORTED = b"RLEN"
+XATTR = b"XATR"
 NEXT_INODE_ID = b"SINGnext-inode"
 INODE_COUNT = b"SINGinodes"
 CHANGE = b"CHNG"
@@ -71,6 +72,17 @@ def times_key(directory: int) -> bytes:
 def subdirectories_key(directory: int) -> bytes:
     """`DSUB` + id."""
     return DIRECTORY_SUBDIRECTORIES + _ID.pack(directory)
+
+
+def xattr_key(inode_id: int, name: bytes) -> bytes:
+    """`XATR` + id + name of the attribute."""
+    return XATTR + _ID.pack(inode_id) + name
+
+
+def xattr_range(inode_id: int) -> tuple[bytes, bytes]:
+    """All extended attributes of an inode."""
+    prefix = XATTR + _ID.pack(inode_id)
+    return prefix, prefix_end(prefix)
 
 
 def session_key(inode_id: int, session_id: bytes) -> bytes:
@@ -125,6 +137,18 @@ def decode(value: bytes, kind: type[MessageT], subject: str) -> MessageT:
     except DecodeError as failure:
         raise FsError(Kind.INTERNAL, f"record is damaged: {failure}", subject) from failure
     return message
+
+
+def encode_bytes(content: bytes) -> bytes:
+    """A version byte, then the bytes."""
+    return bytes([VALUE_VERSION]) + content
+
+
+def decode_bytes(value: bytes, subject: str) -> bytes:
+    """What `encode_bytes` was given. Raises FsError INTERNAL for another version."""
+    if value[:1] != bytes([VALUE_VERSION]):
+        raise FsError(Kind.INTERNAL, f"record has format {value[:1]!r}", subject)
+    return value[1:]
 
 
 def encode_dentry(inode_id: int, kind: int) -> bytes:

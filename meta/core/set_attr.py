@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, schema
+from luciole.meta.core import access, inodes, posix_acl, schema, xattrs
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
 
@@ -17,8 +17,10 @@ async def set_attr(
     if request.HasField("mode"):
         access.check_owner(inode, request.credential)
         inode.mode = access.mode_after_chmod(inode, request.mode, request.credential)
+        inode.acl_access = posix_acl.after_chmod(inode.acl_access, inode.mode)
     if request.HasField("uid") or request.HasField("gid"):
         _change_owner(inode, request)
+        await xattrs.drop_capability(txn, inode)
     _change_times(inode, request, env.now_ns)
     inode.ctime_ns = env.now_ns
     if inode.type == meta_pb2.DIRECTORY:

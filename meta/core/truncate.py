@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, length, schema, sessions
+from luciole.meta.core import access, inodes, length, schema, sessions, xattrs
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
 
@@ -32,6 +32,7 @@ async def truncate(
     length.set_length(inode, request.length, env.now_ns, foreign_writer=foreign)
     if request.credential.uid != 0:
         inode.mode = access.mode_after_change(inode)
+    await xattrs.drop_capability(txn, inode)
     length.store(txn, inode)
     return meta_pb2.InodeReply(inode=inode)
 

@@ -72,8 +72,9 @@ class MemoryCluster:
         targets.observe(self._routing.current())
         storage = StorageService(
             runtime, targets, self._routing, self._connections, OpenFence())
+        self.store = MemoryStore(runtime)
         self._meta = MetaService(
-            MemoryStore(runtime), runtime, self._chunk_client(b"m" * 16), OneChain())
+            self.store, runtime, self._chunk_client(b"m" * 16), OneChain())
         self._callers = {
             META_NODE: InProcessCaller([(services.META, self._meta)], clock=runtime.clock),
             STORAGE_NODE: InProcessCaller([(services.STORAGE, storage)], clock=runtime.clock),
@@ -86,9 +87,12 @@ class MemoryCluster:
         return ChunkClient(self._runtime, self._connections, self._routing, client_id,
                            attempt_seconds=5.0, total_seconds=20.0)
 
-    def client(self, client_id: bytes, spawn: Spawn | None) -> Operations:
+    def client(
+        self, client_id: bytes, spawn: Spawn | None, *, believe_seconds: float = 0.0
+    ) -> Operations:
         """A client with caches and an identity (16 bytes) of its own."""
         meta = MetaClient(self._runtime, self._connections, self._routing, client_id,
                           attempt_seconds=5.0, total_seconds=20.0)
         return Operations(self._runtime, meta, self._chunk_client(client_id),
-                          write_limit=WRITE_LIMIT, hold_seconds=3600.0, spawn=spawn)
+                          write_limit=WRITE_LIMIT, hold_seconds=3600.0,
+                          believe_seconds=believe_seconds, spawn=spawn)

@@ -180,14 +180,11 @@ def test_refusals_have_the_right_errno(place: Path) -> None:
     refused(errno.EISDIR, os.open, place / "folder", os.O_WRONLY)
     refused(errno.EINVAL, os.rename, place / "folder", place / "folder" / "into-itself")
     refused(errno.EFBIG, os.truncate, place / "file", 1 << 62)
-    refused(errno.EPERM, os.mkfifo, place / "fifo")
 
 
 def test_what_is_not_there_yet_is_refused_as_the_kernel_does(place: Path) -> None:
     path = place / "file"
     path.write_bytes(b"content")
-    refused(errno.EOPNOTSUPP, os.setxattr, path, "user.a", b"b")
-    refused(errno.EOPNOTSUPP, os.getxattr, path, "user.a")
     with path.open("r+b") as file:
         refused(errno.EOPNOTSUPP, lambda: _fallocate(file.fileno(), 0, 0, 100))
         assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 0

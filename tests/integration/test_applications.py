@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from luciole.meta.core import posix_acl
+from luciole.meta.core.posix_acl import GROUP_OBJ, MASK, OTHER, USER, USER_OBJ, Entry
 from luciole.tests.integration.cluster import Cluster, needs_fuse
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow, needs_fuse]
@@ -75,6 +77,31 @@ def test_copies_survive_a_restart(cluster: Cluster, source: Path) -> None:
     cluster.up("--mount", str(mount))
     for copy in copies:
         same(source, copy)
+    assert cluster.fsck() == []
+
+
+def test_rsync_keeps_links_attributes_and_access_control_lists(
+    cluster: Cluster, source: Path
+) -> None:
+    need("rsync")
+    mount = cluster.mounts[0]
+    cluster.up("--mount", str(mount))
+    first, second = mount / "first", mount / "second"
+    shutil.copytree(source, first, symlinks=True)
+    os.mkfifo(first / "fifo")
+    os.link(first / "json" / "tool.py", first / "hard link")
+    os.setxattr(first / "json", "user.origin", b"here")
+    acl = posix_acl.encode((
+        Entry(USER_OBJ, 7), Entry(USER, 5, 1000), Entry(GROUP_OBJ, 5), Entry(MASK, 5),
+        Entry(OTHER, 0)))
+    os.setxattr(first / "json", "system.posix_acl_access", acl)
+    os.setxattr(first / "json", "system.posix_acl_default", acl)
+    run("rsync", "-aHAX", "--specials", f"{first}/", f"{second}/")
+    assert run("rsync", "-aHAXin", "--specials", f"{first}/", f"{second}/") == ""
+    for name in ("user.origin", "system.posix_acl_access", "system.posix_acl_default"):
+        assert os.getxattr(second / "json", name) == os.getxattr(first / "json", name)
+    assert (second / "hard link").samefile(second / "json" / "tool.py")
+    assert (second / "fifo").is_fifo()
     assert cluster.fsck() == []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from luciole.clock import ManualClock, SeededEntropy
 from luciole.errors import FsError, Kind
-from luciole.kv.interface import Transaction, prefix_end
+from luciole.kv.interface import KeyValue, Transaction, prefix_end
 from luciole.kv.memory import NO_FAULTS, Faults, MemoryStore
 from luciole.meta.core import schema
 from luciole.meta.gc import Collected, Collector
@@ -241,6 +241,49 @@ class World:
             new_parent=new_parent, new_name=new_name, no_replace=no_replace,
             exchange=exchange), CALL))
 
+    def node(
+        self, name: bytes, kind: meta_pb2.FileType, parent: int = ROOT, mode: int = 0o644,
+        by: common_pb2.Credential | None = None, *, rdev: int = 0,
+    ) -> meta_pb2.Inode:
+        return drive(self.meta.make_node(meta_pb2.MakeNodeRequest(
+            request_id=self._tick(), credential=by or user(), parent=parent, name=name, mode=mode,
+            type=kind, rdev=rdev), CALL)).inode
+
+    def unnamed(
+        self, session: bytes, parent: int = ROOT, by: common_pb2.Credential | None = None
+    ) -> meta_pb2.Inode:
+        return drive(self.meta.create_unnamed(meta_pb2.CreateRequest(
+            request_id=self._tick(), credential=by or user(), parent=parent, mode=0o600,
+            write=True, session_id=session), CALL)).inode
+
+    def set_xattr(
+        self, inode_id: int, name: bytes, value: bytes,
+        by: common_pb2.Credential | None = None, *, create: bool = False, replace: bool = False,
+        clear_setgid: bool = False,
+    ) -> meta_pb2.Inode:
+        return drive(self.meta.set_xattr(meta_pb2.SetXattrRequest(
+            request_id=self._tick(), credential=by or user(), inode_id=inode_id, name=name,
+            value=value, create=create, replace=replace, clear_setgid=clear_setgid), CALL)).inode
+
+    def get_xattr(
+        self, inode_id: int, name: bytes, by: common_pb2.Credential | None = None
+    ) -> bytes:
+        return drive(self.meta.get_xattr(meta_pb2.GetXattrRequest(
+            credential=by or user(), inode_id=inode_id, name=name), CALL)).value
+
+    def list_xattr(
+        self, inode_id: int, by: common_pb2.Credential | None = None
+    ) -> list[bytes]:
+        return list(drive(self.meta.list_xattr(meta_pb2.ListXattrRequest(
+            credential=by or user(), inode_id=inode_id), CALL)).names)
+
+    def remove_xattr(
+        self, inode_id: int, name: bytes, by: common_pb2.Credential | None = None
+    ) -> meta_pb2.Inode:
+        return drive(self.meta.remove_xattr(meta_pb2.RemoveXattrRequest(
+            request_id=self._tick(), credential=by or user(), inode_id=inode_id, name=name),
+            CALL)).inode
+
     def set_attr(
         self, request: meta_pb2.SetAttrRequest, by: common_pb2.Credential | None = None
     ) -> meta_pb2.Inode:
@@ -277,6 +320,13 @@ class World:
 
         return drive(self.store.run(body))
 
+    def records(self, prefix: bytes) -> list[KeyValue]:
+        """The same, with values."""
+        async def body(txn: Transaction) -> list[KeyValue]:
+            return await txn.get_range(prefix, prefix_end(prefix))
+
+        return drive(self.store.run(body))
+
     def check(self) -> None:
         """fsck: every entry has its inode, every inode its links, and the count is right."""
         inodes = {i.inode_id: i for i in self._scan("inodes")}
@@ -302,6 +352,10 @@ class World:
             for key in self.keys(prefix):
                 assert inodes[schema.inode_id_of(key)].type == meta_pb2.DIRECTORY
         assert self.inode_count() == len(inodes)
+        attributes = dict.fromkeys(inodes, 0)
+        for key, value in self.records(schema.XATTR):
+            attributes[schema.inode_id_of(key)] += len(key) - 12 + len(value)
+        assert attributes == {number: inode.xattr_bytes for number, inode in inodes.items()}
 
     def _scan(self, what: str) -> list[Any]:
         found: list[Any] = []

@@ -156,7 +156,7 @@ class Namespace(RuleBasedStateMachine):
         return outcomes[0]
 
     @rule(where=PLACES, name=NAMES, kind=st.sampled_from([
-        meta_pb2.DIRECTORY, meta_pb2.REGULAR, meta_pb2.SYMLINK]))
+        meta_pb2.DIRECTORY, meta_pb2.REGULAR, meta_pb2.SYMLINK, meta_pb2.FIFO]))
     def make(self, where: int, name: bytes, kind: int) -> None:
         parent = self.place(where)
         calls: dict[int, Callable[[World], meta_pb2.Inode]] = {
@@ -164,6 +164,7 @@ class Namespace(RuleBasedStateMachine):
             meta_pb2.REGULAR: lambda world: world.create(
                 name, parent.number, exclusive=True).inode,
             meta_pb2.SYMLINK: lambda world: world.symlink(name, b"t", parent.number),
+            meta_pb2.FIFO: lambda world: world.node(name, meta_pb2.FIFO, parent.number),
         }
         error, inode = self.send(calls[kind])
         assert error == self.tree.make(parent, name, kind)

@@ -65,10 +65,12 @@ class Context:
         return self.told if self.feed.count == self._begun.count else NOT_VALID
 
     async def as_caller(
-        self, request: Request, call: Callable[[common_pb2.Credential], Awaitable[T]]
+        self, request: Request, call: Callable[[common_pb2.Credential], Awaitable[T]],
+        *, with_groups: bool = False,
     ) -> T:
         """Calls with the ids of whoever made the request."""
-        return await as_caller(request.uid, request.gid, request.pid, call)
+        return await as_caller(
+            request.uid, request.gid, request.pid, call, with_groups=with_groups)
 
     async def kill_privileges(self, inode_id: int) -> None:
         """Clears set-user-ID, and set-group-ID of an executable, as HANDLE_KILLPRIV_V2 promises."""

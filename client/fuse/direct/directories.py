@@ -46,10 +46,13 @@ async def _list(context: Context, request: Request, *, plus: bool) -> bytes:
                 inode_id=(listing.inode_id, listing.parent)[position],
                 type=meta_pb2.DIRECTORY, mode=0o755)
         else:
-            found = await context.operations.readdir(handle, position - 2)
+            found = await context.operations.readdir(handle, position - 2, inodes=plus)
             if found is None:
                 return bytes(answer)
             name, inode = found.dentry.name, found.inode
+            if not plus:
+                inode = meta_pb2.Inode(
+                    inode_id=found.dentry.inode_id, type=found.dentry.type)
         position += 1
         if not inode.inode_id:
             continue  # it went between listing and reading

@@ -5,7 +5,7 @@ or nothing where the protocol wants no reply.
 
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
 the kernel never to ask again, and it does what is right without the filesystem: EOPNOTSUPP for
-fallocate and extended attributes, its own lseek, copy_file_range and locks, ENOTTY for ioctl.
+fallocate, its own lseek, copy_file_range and locks, ENOTTY for ioctl.
 
 FUSE_INTERRUPT is ignored, which the protocol allows: every wait here has a bound, and a signal is
 often none of the file's business (Go's runtime sends SIGURG to its own threads all the time), so
@@ -19,7 +19,7 @@ import errno
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from luciole.client.fuse.direct import directories, files, messages, names, protocol
+from luciole.client.fuse.direct import directories, extended, files, messages, names, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
 from luciole.client.fuse.direct.negotiation import Agreed, negotiate
@@ -66,11 +66,13 @@ TABLE: dict[int, Row] = {
     Opcode.READDIRPLUS: Row(directories.readdirplus, protocol.READ_IN.size),
     Opcode.RELEASEDIR: Row(directories.releasedir, protocol.RELEASE_IN.size),
     Opcode.FSYNCDIR: Row(directories.fsyncdir, protocol.FSYNC_IN.size),
+    Opcode.SETXATTR: Row(extended.setxattr, protocol.SETXATTR_IN.size),
+    Opcode.GETXATTR: Row(extended.getxattr, protocol.GETXATTR_IN.size),
+    Opcode.LISTXATTR: Row(extended.listxattr, protocol.GETXATTR_IN.size),
+    Opcode.REMOVEXATTR: Row(extended.removexattr),
+    Opcode.TMPFILE: Row(files.tmpfile, protocol.CREATE_IN.size),
+    Opcode.STATX: Row(names.statx, protocol.STATX_IN.size),
     # `Operations` does not have these yet. Locks need a flag of INIT too (negotiation.py).
-    Opcode.SETXATTR: Row(None, protocol.SETXATTR_IN.size),
-    Opcode.GETXATTR: Row(None, protocol.GETXATTR_IN.size),
-    Opcode.LISTXATTR: Row(None, protocol.GETXATTR_IN.size),
-    Opcode.REMOVEXATTR: Row(None),
     Opcode.GETLK: Row(None, protocol.LOCK_IN.size),
     Opcode.SETLK: Row(None, protocol.LOCK_IN.size),
     Opcode.SETLKW: Row(None, protocol.LOCK_IN.size),
@@ -78,8 +80,6 @@ TABLE: dict[int, Row] = {
     Opcode.LSEEK: Row(None, protocol.LSEEK_IN.size),
     Opcode.COPY_FILE_RANGE: Row(None, protocol.COPY_FILE_RANGE_IN.size),
     Opcode.COPY_FILE_RANGE_64: Row(None, protocol.COPY_FILE_RANGE_IN.size),
-    Opcode.TMPFILE: Row(None, protocol.CREATE_IN.size),
-    Opcode.STATX: Row(None, protocol.STATX_IN.size),
     Opcode.IOCTL: Row(None, protocol.IOCTL_IN.size),
     # These have no meaning here: permissions are the kernel's (default_permissions), files are
     # always ready, and their blocks are not on a device of this machine.

@@ -34,11 +34,19 @@ def _opened(
 
 async def create(context: Context, request: Request) -> bytes:
     """open(2) with O_CREAT."""
-    number, mode, _, kill = request.fields(protocol.CREATE_IN)
-    name = request.name(protocol.CREATE_IN.size)
+    return await _create(context, request, request.name(protocol.CREATE_IN.size))
+
+
+async def tmpfile(context: Context, request: Request) -> bytes:
+    """open(2) with O_TMPFILE; the name in the request means nothing."""
+    return await _create(context, request, b"")
+
+
+async def _create(context: Context, request: Request, name: bytes) -> bytes:
+    number, mode, umask, kill = request.fields(protocol.CREATE_IN)
     flags = open_flags(number)
     handle, inode = await context.as_caller(request, lambda who: context.operations.create(
-        who, request.node, name, stat.S_IMODE(mode), flags=flags))
+        who, request.node, name, stat.S_IMODE(mode), flags=flags, umask=umask))
     if kill & protocol.OPEN_KILL_SUIDGID:
         await context.kill_privileges(inode.inode_id)
     return messages.entry(inode, context.validity) + _opened(context, handle, inode, flags)

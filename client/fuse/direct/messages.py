@@ -104,13 +104,25 @@ def _attribute_fields(inode: meta_pb2.Inode) -> tuple[int, ...]:
     ctime, ctime_ns = divmod(inode.ctime_ns, NANOSECONDS)
     length = inode.length
     return (inode.inode_id, length, (length + 511) >> 9, atime, mtime, ctime, atime_ns, mtime_ns,
-            ctime_ns, mode_of(inode), inode.nlink, inode.uid, inode.gid, 0, BLOCK, 0)
+            ctime_ns, mode_of(inode), inode.nlink, inode.uid, inode.gid, inode.rdev,
+            BLOCK, 0)
 
 
 def attributes(inode: meta_pb2.Inode, validity: Validity) -> bytes:
     """struct fuse_attr_out."""
     return protocol.ATTR_OUT.pack(
         validity.attribute_s, validity.attribute_ns, 0, *_attribute_fields(inode))
+
+
+def extended_attributes(inode: meta_pb2.Inode, validity: Validity) -> bytes:
+    """struct fuse_statx_out."""
+    (number, size, blocks, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, nlink, uid, gid,
+     device, block, _) = _attribute_fields(inode)
+    return protocol.STATX_OUT.pack(
+        validity.attribute_s, validity.attribute_ns, 0,
+        protocol.STATX_BASIC_STATS | protocol.STATX_BTIME, block, 0, nlink, uid, gid, mode, number,
+        size, blocks, 0, atime, atime_ns, *divmod(inode.btime_ns, NANOSECONDS), ctime, ctime_ns,
+        mtime, mtime_ns, device >> 8 & 0xFFF, device & 0xFF | device >> 12 & 0xFFF00)
 
 
 def entry(inode: meta_pb2.Inode, validity: Validity) -> bytes:

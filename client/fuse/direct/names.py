@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import stat
 
-from luciole.client.fuse.attributes import BLOCK
+from luciole.client.fuse.attributes import BLOCK, type_of
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import NANOSECONDS, RefusedError, Request
@@ -47,6 +47,13 @@ async def getattr_(context: Context, request: Request) -> bytes:
         await context.operations.getattr(request.node), context.validity)
 
 
+async def statx(context: Context, request: Request) -> bytes:
+    """statx(2): as stat, and the time of birth."""
+    request.fields(protocol.STATX_IN)
+    return messages.extended_attributes(
+        await context.operations.getattr(request.node), context.validity)
+
+
 async def setattr_(context: Context, request: Request) -> bytes:
     """chmod, chown, truncate, utimensat."""
     (valid, _, handle, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, uid, gid, _) = (
@@ -71,7 +78,9 @@ async def setattr_(context: Context, request: Request) -> bytes:
             change, size if valid & protocol.FATTR_SIZE else None,
             handle if valid & protocol.FATTR_FH else 0)
 
-    inode = await context.as_caller(request, call)
+    # A caller who is not of the file's group cannot set set-group-ID, and is not told.
+    inode = await context.as_caller(
+        request, call, with_groups=bool(valid & protocol.FATTR_MODE and mode & stat.S_ISGID))
     if valid & protocol.FATTR_KILL_SUIDGID:
         await context.kill_privileges(request.node)
         inode = await context.operations.getattr(request.node)
@@ -101,24 +110,31 @@ async def symlink(context: Context, request: Request) -> bytes:
 
 
 async def mknod(context: Context, request: Request) -> bytes:
-    """mknod(2) of a regular file; other kinds are not supported yet."""
-    mode = request.fields(protocol.MKNOD_IN)[0]
+    """mknod(2)."""
+    mode, device, umask, _ = request.fields(protocol.MKNOD_IN)
     name = request.name(protocol.MKNOD_IN.size)
-    if not stat.S_ISREG(mode):
-        raise RefusedError(errno.EPERM)
+    kind = type_of(mode)
+    if kind is None:
+        raise RefusedError(errno.EINVAL)
+    if kind != meta_pb2.REGULAR:
+        return messages.entry(await context.as_caller(
+            request, lambda who: context.operations.make_node(meta_pb2.MakeNodeRequest(
+                credential=who, parent=request.node, name=name, mode=stat.S_IMODE(mode),
+                type=kind, rdev=device, umask=umask))), context.validity)
     handle, inode = await context.as_caller(request, lambda who: context.operations.create(
-        who, request.node, name, stat.S_IMODE(mode), flags=OpenFlags(exclusive=True)))
+        who, request.node, name, stat.S_IMODE(mode), flags=OpenFlags(exclusive=True),
+        umask=umask))
     await context.operations.release(handle)
     return messages.entry(inode, context.validity)
 
 
 async def mkdir(context: Context, request: Request) -> bytes:
     """mkdir(2)."""
-    mode = request.fields(protocol.MKDIR_IN)[0]
+    mode, umask = request.fields(protocol.MKDIR_IN)
     name = request.name(protocol.MKDIR_IN.size)
     return messages.entry(await context.as_caller(
         request, lambda who: context.operations.mkdir(
-            who, request.node, name, stat.S_IMODE(mode))), context.validity)
+            who, request.node, name, stat.S_IMODE(mode), umask=umask)), context.validity)
 
 
 async def unlink(context: Context, request: Request) -> bytes:

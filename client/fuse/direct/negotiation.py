@@ -26,14 +26,17 @@ WANTED = (
     | Init.BIG_WRITES
     | Init.DIRECT_IO_ALLOW_MMAP
     | Init.DO_READDIRPLUS
+    | Init.DONT_MASK  # the umask is the service's to apply: a default ACL may stand in its place
     | Init.EXPORT_SUPPORT  # LOOKUP knows "." and ".."
     | Init.HANDLE_KILLPRIV_V2  # spares the kernel asking for capabilities at each write
     | Init.INIT_EXT
     | Init.MAX_PAGES
     | Init.PARALLEL_DIROPS
+    | Init.POSIX_ACL
     | Init.READDIRPLUS_AUTO
+    | Init.SETXATTR_EXT
 )
-# To be added to WANTED with the operations that they announce: POSIX_LOCKS, FLOCK_LOCKS, POSIX_ACL.
+# To be added to WANTED with the operations that they announce: POSIX_LOCKS, FLOCK_LOCKS.
 
 
 class Agreed(NamedTuple):

@@ -98,6 +98,7 @@ INTERRUPT_IN = Struct("=Q")  # unique
 FORGET_IN = Struct("=Q")  # how many lookups
 BATCH_FORGET_IN = Struct("=II")  # count, pad
 SETXATTR_IN = Struct("=II")  # size, flags (without FUSE_SETXATTR_EXT)
+SETXATTR_IN_EXTENDED = Struct("=IIII")  # and more flags, pad
 GETXATTR_IN = Struct("=II")  # size, pad
 LOCK_IN = Struct("=QQQQIIII")  # handle, owner, start, end, type, pid, flags, pad
 ACCESS_IN = Struct("=II")  # mask, pad
@@ -124,6 +125,13 @@ STATFS_OUT = Struct("=QQQQQIIII24x")  # blocks, free, available, files, free, bs
 # granularity, max_pages, map alignment, flags2
 INIT_OUT = Struct("=IIIIHHIIHHI28x")
 DIRENT = Struct("=QQII")  # inode, next offset, length of the name, type
+GETXATTR_OUT = Struct("=II")  # size, pad
+# seconds valid, nanoseconds, flags; then fuse_statx: mask, blksize, attributes, nlink, uid, gid,
+# mode, ino, size, blocks, attributes mask, atime, btime, ctime, mtime as (seconds, nanoseconds),
+# device's major, minor
+STATX_OUT = Struct("=QII16x" "IIQIIIH2xQQQQ" "qI4x" "qI4x" "qI4x" "qI4x" "II8x112x")
+STATX_BASIC_STATS = 0x7FF
+STATX_BTIME = 0x800
 
 # Notifications: their code stands where a reply has its error.
 NOTIFY_INVAL_INODE = 2
@@ -154,6 +162,9 @@ WRITE_KILL_SUIDGID = 1 << 2
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_NOFLUSH = 1 << 5
 FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6
+XATTR_CREATE = 1 << 0
+XATTR_REPLACE = 1 << 1
+SETXATTR_ACL_KILL_SGID = 1 << 0
 RENAME_NOREPLACE = 1 << 0
 RENAME_EXCHANGE = 1 << 1
 
@@ -168,6 +179,7 @@ class Init(enum.IntFlag):
     ATOMIC_O_TRUNC = 1 << 3
     EXPORT_SUPPORT = 1 << 4
     BIG_WRITES = 1 << 5
+    DONT_MASK = 1 << 6
     FLOCK_LOCKS = 1 << 10
     AUTO_INVAL_DATA = 1 << 12
     DO_READDIRPLUS = 1 << 13
@@ -177,5 +189,6 @@ class Init(enum.IntFlag):
     POSIX_ACL = 1 << 20
     MAX_PAGES = 1 << 22
     HANDLE_KILLPRIV_V2 = 1 << 28
+    SETXATTR_EXT = 1 << 29
     INIT_EXT = 1 << 30
     DIRECT_IO_ALLOW_MMAP = 1 << 36
