@@ -7,6 +7,7 @@ can run on a cluster that holds other things. `CASES` names them all.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable
 
 from luciole.errors import FsError, Kind
@@ -481,7 +482,32 @@ def open_transactions_fail_on_close(subject: Subject) -> None:
     raises(Kind.UNAVAILABLE, writer.commit)
 
 
+def watch_returns_what_changed(subject: Subject) -> None:
+    key = subject.key(b"watched")
+    subject.put(watched=b"1")
+    assert waited(subject.store.watch(key, None, 0.0)) == b"1"
+    assert waited(subject.store.watch(key, b"1", 0.01)) == b"1"
+    found: list[bytes | None] = []
+    begun = threading.Barrier(3, timeout=30)
+
+    def work(index: int) -> None:
+        if index < 2:
+            begun.wait()
+            found.append(waited(subject.store.watch(key, b"1", 30.0)))
+            return
+        begun.wait()
+        for _ in range(20):
+            subject.put(beside=b"2")
+        session = subject.begin()
+        session.inner.clear(key)
+        session.commit()
+
+    on_threads(3, work)
+    assert found == [None, None]
+
+
 CASES: list[Callable[[Subject], None]] = [
+    watch_returns_what_changed,
     written_is_read,
     dropped_transaction_has_no_effect,
     ended_transaction_is_refused,

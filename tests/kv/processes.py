@@ -3,6 +3,7 @@
 `increment PATH TIMES` adds one to a counter, by reading and writing, so many times.
 `write PATH SEED` commits triples for ever, from four threads, and prints each one's number after
 its commit returned.
+`watch PATH TIMES` prints that it listens for changes, and waits for one, so many times.
 `fill PATH BYTES` commits while no file of the process may grow beyond so many bytes.
 """
 
@@ -72,7 +73,16 @@ def fill(path: str, size: int) -> None:
             return
 
 
+def watch(path: str, times: int) -> None:
+    """Shows that it listens, then waits until it is killed."""
+    store = EmbeddedStore(path, ThreadRuntime())
+    for _ in range(times):
+        drive(store.watch(COUNTER, None, 0.0))
+        print("watching", flush=True)
+        drive(store.watch(COUNTER, None, 60.0))
+
+
 if __name__ == "__main__":
-    {"increment": increment, "write": write, "fill": fill}[sys.argv[1]](
+    {"increment": increment, "write": write, "fill": fill, "watch": watch}[sys.argv[1]](
         sys.argv[2], int(sys.argv[3])
     )

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from luciole.errors import Kind
@@ -110,3 +111,21 @@ def test_failing_disk_is_an_error_and_keeps_what_was(tmp_path: Path) -> None:
     records = drive(store.transaction().get_range(b"0", b"\xff"))
     assert len(records) in {int(failed), int(failed) + 1}
     store.close()
+
+
+def test_watchers_hear_of_other_processes_commits(tmp_path: Path) -> None:
+    """Each value is seen long before the time is over, also past a watcher that was killed."""
+    store = EmbeddedStore(tmp_path, ThreadRuntime())
+    with start("watch", tmp_path, 1) as dead:
+        assert dead.stdout is not None
+        assert dead.stdout.readline() == b"watching\n"
+        dead.kill()
+    seen = None
+    with start("increment", tmp_path, 20) as process:
+        while seen != b"20":
+            began = time.monotonic()
+            seen = drive(store.watch(COUNTER, seen, 60.0))
+            assert time.monotonic() - began < 30.0
+        process.communicate(timeout=30)
+    store.close()
+    assert os.listdir(tmp_path / "watchers") == []

@@ -46,6 +46,10 @@ class StoreLink:
         """See KeyValueStore."""
         return await run_transaction(self._process.runtime, self.transaction, body)
 
+    async def watch(self, key: bytes, seen: bytes | None, timeout: float) -> bytes | None:
+        """See KeyValueStore. No manager watches, so cuts do not matter."""
+        return await self._store.watch(key, seen, timeout)
+
     def close(self) -> None:
         """The store is the world's."""
 

@@ -28,6 +28,7 @@ from luciole.kv.history import ConflictHistory
 from luciole.kv.interface import TRANSACTION_SECONDS_MAX, Transaction
 from luciole.kv.lmdb_environment import MAP_BYTES, State, open_environment, translate, translated
 from luciole.kv.lmdb_records import BUCKET_BYTES, LmdbRecords
+from luciole.kv.lmdb_watch import LmdbWatches
 from luciole.kv.ranges import RangeSet
 from luciole.kv.retry import run_transaction
 from luciole.kv.transaction import CommitRequest, OptimisticTransaction
@@ -69,6 +70,7 @@ class EmbeddedStore:
         self._runtime = runtime
         self._log_versions_max = log_versions_max
         self._environment = open_environment(self._path, map_bytes)
+        self._watches = LmdbWatches(self._path, self._environment, runtime)
         self._history = ConflictHistory(self._open_version())
         self._statistics = Statistics()
         self._committers = GroupCommit(self._write)
@@ -82,6 +84,21 @@ class EmbeddedStore:
         """Runs `body` in a transaction and commits, again on conflict, at most for 10 seconds."""
         return await run_transaction(self._runtime, self.transaction, body)
 
+    async def watch(self, key: bytes, seen: bytes | None, timeout: float) -> bytes | None:
+        """The newest value once it is not `seen` any more, or after `timeout` seconds.
+
+        Blocks the thread (ThreadRuntime).
+        """
+        self._watches.start()
+        return await self._watches.waiting.wait(key, seen, timeout, lambda: self._newest(key))
+
+    def _newest(self, key: bytes) -> bytes | None:
+        snapshot = self._open_snapshot()
+        try:
+            return snapshot.get(key)
+        finally:
+            snapshot.close()
+
     def statistics(self) -> Statistics:
         """Counts of this process."""
         return self._statistics
@@ -89,6 +106,7 @@ class EmbeddedStore:
     def close(self) -> None:
         """Waits for commits under way and gives up the files. Open transactions fail."""
         self._committers.close()
+        self._watches.close()
         self._environment.handle.close()
 
     def _open_version(self) -> int:
@@ -145,6 +163,7 @@ class EmbeddedStore:
             transaction.abort()
             raise
         self._history.record(version, self._runtime.clock.now(), together)
+        self._watches.ring()
         return outcomes
 
     def _catch_up(self, transaction: lmdb.Transaction[bytes]) -> State:

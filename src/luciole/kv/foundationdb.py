@@ -11,6 +11,7 @@ so that nothing waits for ever and `run` ends after ten seconds.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol, TypeVar, cast
 
@@ -98,6 +99,7 @@ class _Transaction(_Reader, Protocol):
     def add_read_conflict_range(self, begin: bytes, end: bytes) -> None: ...
     def add_write_conflict_range(self, begin: bytes, end: bytes) -> None: ...
     def commit(self) -> _Future[None]: ...
+    def watch(self, key: bytes) -> _Future[None]: ...
     def on_error(self, code: int) -> _Future[None]: ...
     def cancel(self) -> None: ...
 
@@ -162,6 +164,7 @@ class FoundationDbStore:
         """
         self._binding = load_binding(api_version)
         self._wait: _Wait = _wait_on_thread if bridge == "thread" else _wait_under_trio
+        self._wait_at_most = _ready_on_thread if bridge == "thread" else _ready_under_trio
         self._timeout = timeout
         self._open: list[_Database] = []
         try:
@@ -186,6 +189,27 @@ class FoundationDbStore:
                 return result
             except FsError as failure:
                 transaction = await transaction.again(failure)
+
+    async def watch(self, key: bytes, seen: bytes | None, timeout: float) -> bytes | None:
+        """The newest value once it is not `seen` any more, or after `timeout` seconds.
+
+        FoundationDB's own watch, begun by the transaction that reads the value: its future is
+        ready when the value is another one.
+        """
+
+        async def look(txn: Transaction) -> tuple[bytes | None, _Future[None] | None]:
+            assert isinstance(txn, FoundationDbTransaction)
+            value = await txn.get(key)
+            return value, txn.begin_watch(key) if value == seen else None
+
+        value, changed = await self.run(look)
+        if changed is None:
+            return value
+        try:
+            await self._wait_at_most(changed, timeout)
+        finally:
+            changed.cancel()
+        return await self.run(lambda txn: txn.get(key))
 
     def close(self) -> None:
         """Lets go of the cluster. The network thread of the binding ends with the process."""
@@ -299,6 +323,10 @@ class FoundationDbTransaction:
                 failure.kind = Kind.KV_MAYBE_COMMITTED
             raise
 
+    def begin_watch(self, key: bytes) -> _Future[None]:
+        """Ready when the value is another one than this transaction sees; begins at the commit."""
+        return self._writable().watch(key)
+
     async def again(self, failure: FsError) -> FoundationDbTransaction:
         """Waits as FoundationDB advises; returns the transaction begun anew, or raises `failure`.
 
@@ -341,6 +369,29 @@ class _Wait(Protocol):
 
 async def _wait_on_thread(future: _Future[T]) -> T:
     return future.wait()
+
+
+async def _ready_on_thread(future: _Future[None], timeout: float) -> None:
+    """Blocks until the future is ready, or failed, or `timeout` seconds have passed."""
+    ready = threading.Event()
+    future.on_ready(lambda _: ready.set())
+    ready.wait(timeout)
+
+
+async def _ready_under_trio(future: _Future[None], timeout: float) -> None:
+    """Suspends until the future is ready, or failed, or `timeout` seconds have passed."""
+    ready = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def hand_over(_: object) -> None:
+        try:
+            token.run_sync_soon(ready.set)
+        except trio.RunFinishedError:
+            return  # nobody waits any more
+
+    future.on_ready(hand_over)
+    with trio.move_on_after(timeout):
+        await ready.wait()
 
 
 async def _wait_under_trio(future: _Future[T]) -> T:

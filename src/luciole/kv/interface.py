@@ -91,6 +91,14 @@ class KeyValueStore(Protocol):
         After KV_MAYBE_COMMITTED it runs again too: it must recognise its own earlier commit.
         """
 
+    async def watch(self, key: bytes, seen: bytes | None, timeout: float) -> bytes | None:
+        """The newest value of a key once it is not `seen` any more, or after `timeout` seconds.
+
+        Who changed it does not matter: a transaction of this process, or another one's anywhere.
+        It costs nothing while nothing changes. A value that went and came back may be missed.
+        Raises FsError as a read does.
+        """
+
     def close(self) -> None:
         """Gives up files and connections. Open transactions fail."""
 

@@ -29,7 +29,7 @@ _FORMAT_KEY = b"luciole-kv-format"
 _STATE_KEY = b"luciole-kv-state"
 _STATE = struct.Struct(">QQQ")
 # What may lie in a directory that holds no store yet; the lock file is another process opening it.
-_INNOCENT = frozenset({"lock.mdb", "lost+found"})
+_INNOCENT = frozenset({"lock.mdb", "lost+found", "watchers"})
 
 
 class State(NamedTuple):

@@ -20,6 +20,7 @@ from luciole.kv.history import ConflictHistory
 from luciole.kv.interface import TRANSACTION_SECONDS_MAX, Transaction
 from luciole.kv.retry import run_transaction
 from luciole.kv.transaction import CommitRequest, OptimisticTransaction
+from luciole.kv.watches import Watches
 from luciole.runtime import Runtime
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class MemoryStore:
         self.faults = faults
         self._runtime = runtime
         self._guard = threading.RLock()
+        self._watches = Watches(runtime)
         self._closed = False
         self._history = ConflictHistory()
         self._keys: list[bytes] = []
@@ -58,9 +60,14 @@ class MemoryStore:
         """Runs `body` in a transaction and commits, again on conflict, at most for 10 seconds."""
         return await run_transaction(self._runtime, self.transaction, body)
 
+    async def watch(self, key: bytes, seen: bytes | None, timeout: float) -> bytes | None:
+        """The newest value once it is not `seen` any more, or after `timeout` seconds."""
+        return await self._watches.wait(key, seen, timeout, lambda: self._open_snapshot().get(key))
+
     def close(self) -> None:
         """Open transactions fail from now on."""
         self._closed = True
+        self._watches.notify(None)
 
     # The newest state, to which a commit is applied (`buffer.Sink`); under the guard.
 
@@ -138,7 +145,9 @@ class MemoryStore:
             stamp = self._version.to_bytes(8, "big") + bytes(2)
             request.buffer.apply(self, stamp)
             now = self._runtime.clock.now()
-            self._history.record(self._version, now, request.buffer.written(stamp))
+            written = request.buffer.written(stamp)
+            self._history.record(self._version, now, written)
+        self._watches.notify(written)
         if self._chance(self.faults.unknown_applied):
             raise FsError(Kind.KV_MAYBE_COMMITTED, "an injected fault: it was")
 
