@@ -40,6 +40,11 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUSY: _ClassVar[ErrorKind]
     NO_SESSION: _ClassVar[ErrorKind]
     READ_ONLY: _ClassVar[ErrorKind]
+    LOCKED: _ClassVar[ErrorKind]
+    DEADLOCK: _ClassVar[ErrorKind]
+    NO_LOCKS: _ClassVar[ErrorKind]
+    INTERRUPTED: _ClassVar[ErrorKind]
+    LOCKS_LOST: _ClassVar[ErrorKind]
     CHAIN_VERSION_MISMATCH: _ClassVar[ErrorKind]
     NOT_SERVING: _ClassVar[ErrorKind]
     CHUNK_NOT_FOUND: _ClassVar[ErrorKind]
@@ -80,6 +85,11 @@ LOOP: ErrorKind
 BUSY: ErrorKind
 NO_SESSION: ErrorKind
 READ_ONLY: ErrorKind
+LOCKED: ErrorKind
+DEADLOCK: ErrorKind
+NO_LOCKS: ErrorKind
+INTERRUPTED: ErrorKind
+LOCKS_LOST: ErrorKind
 CHAIN_VERSION_MISMATCH: ErrorKind
 NOT_SERVING: ErrorKind
 CHUNK_NOT_FOUND: ErrorKind
