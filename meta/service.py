@@ -247,8 +247,10 @@ class MetaService:
 
     async def lock(self, request: meta_pb2.LockRequest, call: Call) -> meta_pb2.LockReply:
         """Takes a lock, or joins the queue for it."""
-        return await self._change(
+        reply = await self._change(
             request.request_id, meta_pb2.LockReply, lambda txn: locks.acquire(txn, request))
+        await self._finish_trim(reply.inode)
+        return reply
 
     async def unlock(self, request: meta_pb2.UnlockRequest, call: Call) -> common_pb2.Empty:
         """Gives up a range, and grants it to those who wait."""
@@ -276,6 +278,7 @@ class MetaService:
             return meta_pb2.AwaitLockReply(waiting=True)
         # Read after the grant: whoever held the lock before has reported what it wrote.
         stat = await self._read(meta_pb2.StatRequest(inode_id=request.inode_id), lookup.stat)
+        await self._finish_trim(stat.inode)
         return meta_pb2.AwaitLockReply(inode=stat.inode)
 
     async def cancel_lock(

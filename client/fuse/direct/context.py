@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from luciole.client.fuse.attributes import SeenVersions, as_caller
+from luciole.client.fuse.direct.interrupts import Interrupts
 from luciole.client.fuse.direct.messages import Request, Validity
 from luciole.client.operations import Operations
 from luciole.proto import common_pb2, meta_pb2
@@ -27,6 +28,9 @@ class Context:
     operations: Operations
     validity: Validity
     seen: SeenVersions = field(default_factory=SeenVersions)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    # Makes the kernel forget attributes and pages of an inode.
+    drop_pages: Callable[[int], object] = lambda inode_id: None
 
     async def as_caller(
         self, request: Request, call: Callable[[common_pb2.Credential], Awaitable[T]]

@@ -26,6 +26,8 @@ WANTED = (
     | Init.BIG_WRITES
     | Init.DIRECT_IO_ALLOW_MMAP
     | Init.DO_READDIRPLUS
+    | Init.FLOCK_LOCKS
+    | Init.POSIX_LOCKS
     | Init.EXPORT_SUPPORT  # LOOKUP knows "." and ".."
     | Init.HANDLE_KILLPRIV_V2  # spares the kernel asking for capabilities at each write
     | Init.INIT_EXT
@@ -33,7 +35,7 @@ WANTED = (
     | Init.PARALLEL_DIROPS
     | Init.READDIRPLUS_AUTO
 )
-# To be added to WANTED with the operations that they announce: POSIX_LOCKS, FLOCK_LOCKS, POSIX_ACL.
+# To be added to WANTED with the operations that they announce: POSIX_ACL.
 
 
 class Agreed(NamedTuple):
