@@ -27,7 +27,8 @@ from luciole.proto import meta_pb2, services
 from luciole.runtime import Runtime
 
 LEASE_PART = 0.8
-POLL_SECONDS = 4.0  # less than one attempt of a call may take
+POLL_SECONDS = 8.0
+POLL_PART = 0.5  # at most, of the time that one attempt of a call may take
 WHOLE_FILE = (0, (1 << 63) - 1)
 
 
@@ -134,13 +135,14 @@ class Locks:
         self, inode_id: int, lock: meta_pb2.FileLock, waiting: Waiting
     ) -> meta_pb2.Inode:
         """Waits for the end of a place in the queue."""
+        seconds = min(POLL_SECONDS, POLL_PART * self._meta.attempt_seconds)
         waiting.inode_id, waiting.wait_id = inode_id, lock.wait_id
         while True:
             if waiting.interrupted:
                 await self._withdraw(waiting)
             reply = await self._meta.ask(services.META_AWAIT_LOCK, meta_pb2.AwaitLockRequest(
                 inode_id=inode_id, client_id=self._meta.client_id, wait_id=lock.wait_id,
-                wait_ms=int(POLL_SECONDS * 1000)))
+                wait_ms=int(seconds * 1000)))
             if reply.waiting:
                 continue
             # Whoever interrupts may have taken it off the queue and not know it yet.

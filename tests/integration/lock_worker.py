@@ -5,6 +5,7 @@ KIND is `flock` or `fcntl`.
 buffered reads and writes through one descriptor.
 `hold KIND PATH` takes the lock, says so, and keeps it until its input ends.
 `wait KIND PATH` says that it begins to wait, takes the lock, says so and ends. SIGUSR1 interrupts.
+`cross KIND PATH OTHER` takes the lock, says so, and then does as `wait` with the other file.
 """
 
 from __future__ import annotations
@@ -63,11 +64,19 @@ def wait(kind: str, file: int) -> None:
         print("held", flush=True)
 
 
+def hold_and_wait(kind: str, first: int, second: int) -> None:
+    lock(kind, first)
+    print("held", flush=True)
+    wait(kind, second)
+
+
 def main() -> None:
     name, kind, path = sys.argv[1:4]
     file = os.open(path, os.O_RDWR)
     if name == "count":
         count(kind, file, int(sys.argv[4]))
+    elif name == "cross":
+        hold_and_wait(kind, file, os.open(sys.argv[4], os.O_RDWR))
     else:
         {"hold": hold, "wait": wait}[name](kind, file)
 
