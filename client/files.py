@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from luciole.client.core.layout import check_size
 from luciole.client.remote.chunks import ChunkClient
@@ -45,6 +45,13 @@ class Handle:
     registered: bool = False  # meta was told of a handle without a session
 
 
+class Fresh(NamedTuple):
+    """What a lock found newer than this client's kernel may know it."""
+
+    pages: bool = False  # those of the kernel have to go
+    end: int = 0  # the file ends there; 0: where the kernel was last told
+
+
 class OpenFile:
     """An inode with open handles on this client."""
 
@@ -70,6 +77,7 @@ class OpenFile:
         self._written_end = 0
         self._check_io = check_io
         self._pages_version = -1  # the data version that the kernel's pages are of, if known
+        self._shown_end = 0  # the length that the kernel was shown at a lock
         self._overtaken_end = 0  # written here under an earlier truncate version
         self._unflushed: dict[int, int] = {}  # chain -> its losses when first written since fsync
         self._mtime_ns = 0
@@ -116,13 +124,16 @@ class OpenFile:
             merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
             return merged
 
-    def take_over(self, inode: meta_pb2.Inode) -> bool:
-        """The inode as a lock found it; returns whether the kernel's pages may be older."""
+    def take_over(self, inode: meta_pb2.Inode) -> Fresh:
+        """The inode as a lock found it; returns what the kernel may know less well."""
         with self._known:
             self.refresh(inode)
             older = inode.data_version != self._pages_version
             self._pages_version = inode.data_version
-            return older
+            grown = older and self.length > self._shown_end
+            if older:
+                self._shown_end = self.length
+            return Fresh(older, self.length if grown else 0)
 
     async def _send(self, offset: int, data: memoryview) -> None:
         self._check_io(self.inode.inode_id)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luciole.client.files import Handle, OpenFile
+from luciole.client.files import Fresh, Handle, OpenFile
 from luciole.client.locks import Locks, Waiting
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.meta import MetaClient
@@ -340,12 +340,11 @@ class Operations:
 
     async def lock(
         self, handle: int, lock: meta_pb2.FileLock, waiting: Waiting | None = None
-    ) -> bool:
+    ) -> Fresh:
         """Takes a lock (owner, kind, type, range), waiting for it if `waiting` is given.
 
-        Returns whether the kernel's pages of the file may be out of date: they must go before the
-        lock is announced, so that its holder sees what the last one wrote. Raises as
-        `Locks.acquire`.
+        Returns what the kernel must be told before the lock is announced, so that its holder sees
+        what the last one wrote. Raises as `Locks.acquire`.
         """
         known, file = self._open_file(handle)
         return file.take_over(await self.locks.acquire(known.inode_id, handle, lock, waiting))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from luciole.client.files import Fresh
 from luciole.client.locks import LEASE_PART, WHOLE_FILE, Waiting
 from luciole.client.operations import OpenFlags, Operations
 from luciole.clock import ManualClock, SeededEntropy
@@ -56,17 +57,17 @@ def refused(kind: Kind, call: Callable[[], object]) -> None:
 
 def test_a_lock_shows_what_its_last_holder_wrote_and_tells_when_pages_are_old() -> None:
     two = Two()
-    assert drive(two.one.lock(two.mine, lock_of(1)))  # what was cached before is unknown
+    assert drive(two.one.lock(two.mine, lock_of(1))).pages  # what was cached before is unknown
     put(two.one, two.mine, b"first")
     drive(two.one.unlock(two.mine, lock_of(1)))
-    assert not drive(two.one.lock(two.mine, lock_of(1)))  # its own writes are in its pages
+    assert not drive(two.one.lock(two.mine, lock_of(1))).pages  # its own writes are in its pages
     drive(two.one.unlock(two.mine, lock_of(1)))
-    assert drive(two.other.lock(two.theirs, lock_of(1)))
+    assert drive(two.other.lock(two.theirs, lock_of(1))) == Fresh(pages=True, end=5)
     assert drive(two.other.getattr(two.inode_id)).length == 5
     assert get(two.other, two.theirs) == b"first"
     put(two.other, two.theirs, b"later")  # neither longer nor, by this clock, newer
     drive(two.other.unlock(two.theirs, lock_of(1)))
-    assert drive(two.one.lock(two.mine, lock_of(1)))
+    assert drive(two.one.lock(two.mine, lock_of(1))).pages
 
 
 def test_closing_and_releasing_free_locks() -> None:

@@ -3,6 +3,7 @@
 KIND is `flock` or `fcntl`.
 `count KIND PATH TIMES` adds one to the number in the file so many times, each under the lock, by
 buffered reads and writes through one descriptor.
+`append KIND PATH TIMES` adds so many lines of 8 bytes with O_APPEND, each under the lock.
 `hold KIND PATH` takes the lock, says so, and keeps it until its input ends.
 `wait KIND PATH` says that it begins to wait, takes the lock, says so and ends. SIGUSR1 interrupts.
 `cross KIND PATH OTHER` takes the lock, says so, and then does as `wait` with the other file.
@@ -42,6 +43,14 @@ def count(kind: str, file: int, times: int) -> None:
         unlock(kind, file)
 
 
+def append(kind: str, path: str, times: int) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    for number in range(times):
+        lock(kind, file)
+        os.write(file, b"%07d\n" % number)
+        unlock(kind, file)
+
+
 def hold(kind: str, file: int) -> None:
     lock(kind, file)
     print("held", flush=True)
@@ -53,8 +62,8 @@ def wait(kind: str, file: int) -> None:
         raise Interrupted
 
     signal.signal(signal.SIGUSR1, interrupt)
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         lock(kind, file)
     except Interrupted:
         print("interrupted", flush=True)
@@ -75,6 +84,8 @@ def main() -> None:
     file = os.open(path, os.O_RDWR)
     if name == "count":
         count(kind, file, int(sys.argv[4]))
+    elif name == "append":
+        append(kind, path, int(sys.argv[4]))
     elif name == "cross":
         hold_and_wait(kind, file, os.open(sys.argv[4], os.O_RDWR))
     else:

@@ -19,6 +19,7 @@ from luciole.tests.integration.cluster import Cluster, needs_fuse
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow, needs_fuse]
 LEASE_S = 3.0
+LINES = 100
 TIMES = 500  # on each mount
 KINDS = ("flock", "fcntl")
 
@@ -174,3 +175,13 @@ def test_a_counter_under_a_lock_loses_no_increment(
             process.wait(10)
     print(f"{kind}: {1000 * (time.monotonic() - began) / (2 * TIMES):.2f} ms per increment")
     assert [int((place / "counter").read_bytes()) for place in mounts] == [2 * TIMES] * 2
+
+
+def test_appends_under_a_lock_do_not_overwrite_each_other(mounts: tuple[Path, Path]) -> None:
+    (mounts[0] / "log").write_bytes(b"")
+    appending = [start("append", "flock", place / "log", LINES) for place in mounts]
+    for process in appending:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    lines = (mounts[0] / "log").read_bytes().split(b"\n")
+    assert sorted(lines) == sorted([b"", *2 * [b"%07d" % number for number in range(LINES)]])

@@ -29,8 +29,9 @@ class Context:
     validity: Validity
     seen: SeenVersions = field(default_factory=SeenVersions)
     interrupts: Interrupts = field(default_factory=Interrupts)
-    # Makes the kernel forget attributes and pages of an inode.
+    # Makes the kernel forget attributes and pages of an inode; gives it bytes from an offset on.
     drop_pages: Callable[[int], object] = lambda inode_id: None
+    store_page: Callable[[int, int, memoryview], object] = lambda inode_id, offset, data: None
 
     async def as_caller(
         self, request: Request, call: Callable[[common_pb2.Credential], Awaitable[T]]

@@ -54,8 +54,15 @@ async def _set(context: Context, request: Request, waiting: Waiting | None) -> b
     handle, kind, lock = _asked(request)
     if kind == fcntl.F_UNLCK:
         await context.operations.unlock(handle, lock)
-    elif await context.operations.lock(handle, lock, waiting):
+        return b""
+    fresh = await context.operations.lock(handle, lock, waiting)
+    if fresh.pages:
         context.drop_pages(request.node)
+    if fresh.end:
+        # Where O_APPEND writes, the kernel takes from its own length, for which it does not ask:
+        # but pages that it is given lengthen the file.
+        last = await context.operations.read(handle, fresh.end - 1, 1)
+        context.store_page(request.node, fresh.end - 1, last)
     return b""
 
 

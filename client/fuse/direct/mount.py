@@ -46,7 +46,7 @@ def start_server(
     channel = Channel(mounting.mount(
         mount_point, allow_other=allow_other, max_read=REQUEST_BYTES_MAX))
     context = Context(operations, Validity.of(attribute_seconds, entry_seconds), SeenVersions(),
-                      drop_pages=channel.invalidate_inode)
+                      drop_pages=channel.invalidate_inode, store_page=channel.store)
     server = Server(channel, Dispatcher(context))
     server.start()
     return server
