@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from luciole.client.core.layout import check_size
 from luciole.client.remote.chunks import ChunkClient
@@ -45,6 +45,13 @@ class Handle:
     registered: bool = False  # meta was told of a handle without a session
 
 
+class Fresh(NamedTuple):
+    """What a lock found newer than this client's kernel may know it."""
+
+    pages: bool = False  # those of the kernel have to go
+    end: int = 0  # the file ends there; 0: where the kernel was last told
+
+
 class OpenFile:
     """An inode with open handles on this client."""
 
@@ -57,7 +64,9 @@ class OpenFile:
         *,
         write_limit: int,
         spawn: Spawn | None,
+        check_io: Callable[[int], None] = lambda inode_id: None,
     ) -> None:
+        """`check_io` raises the FsError for which an inode may not be read or written."""
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
@@ -66,6 +75,9 @@ class OpenFile:
         self._known = threading.RLock()
         self._reported = True
         self._written_end = 0
+        self._check_io = check_io
+        self._pages_version = -1  # the data version that the kernel's pages are of, if known
+        self._shown_end = 0  # the length that the kernel was shown at a lock
         self._overtaken_end = 0  # written here under an earlier truncate version
         self._unflushed: dict[int, int] = {}  # chain -> its losses when first written since fsync
         self._mtime_ns = 0
@@ -112,7 +124,19 @@ class OpenFile:
             merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
             return merged
 
+    def take_over(self, inode: meta_pb2.Inode) -> Fresh:
+        """The inode as a lock found it; returns what the kernel may know less well."""
+        with self._known:
+            self.refresh(inode)
+            older = inode.data_version != self._pages_version
+            self._pages_version = inode.data_version
+            grown = older and self.length > self._shown_end
+            if older:
+                self._shown_end = self.length
+            return Fresh(older, self.length if grown else 0)
+
     async def _send(self, offset: int, data: memoryview) -> None:
+        self._check_io(self.inode.inode_id)
         self._note_unflushed(await self._chunks.write(self.inode, offset, data))
 
     def _note_unflushed(self, marks: dict[int, int]) -> None:
@@ -143,6 +167,7 @@ class OpenFile:
 
     async def write(self, handle: Handle, offset: int, data: memoryview) -> None:
         """Writes at an offset; the bytes may still be on their way on return."""
+        self._check_io(self.inode.inode_id)
         async with self._runtime.lock(self._lock_key):
             # Asked now, since the write itself may leave only after this call has returned.
             check_size(offset + len(data), self.inode.layout)
@@ -169,6 +194,7 @@ class OpenFile:
         They are put at the start of `room` (writable, at least `size` bytes) if it is given, else
         into new memory.
         """
+        self._check_io(self.inode.inode_id)
         if not self._buffer.idle:
             async with self._runtime.lock(self._lock_key):
                 await self._buffer.drain()
@@ -193,12 +219,22 @@ class OpenFile:
             if not self._reported and handle is not None:
                 await self._end_session(handle)
 
+    async def publish(self, handle: Handle | None) -> None:
+        """Others see all that was written here so far; the session goes on. Before an unlock."""
+        if self._buffer.idle and self._reported:
+            return
+        async with self._runtime.lock(self._lock_key):
+            await self._buffer.drain()
+            if not self._reported and handle is not None:
+                await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+
     async def fsync(self, handle: Handle | None) -> None:
         """As flush, and durable against power loss on every replica.
 
         All of the file counts, also what was written through handles that are closed by now, or on
         other clients: so every chain that holds a part of it is asked, whoever wrote there.
         """
+        self._check_io(self.inode.inode_id)
         async with self._runtime.lock(self._lock_key):
             await self._buffer.drain()
             await self._flush_chains()
@@ -246,6 +282,8 @@ class OpenFile:
     def _is_reported(self, inode: meta_pb2.Inode) -> bool:
         """Takes over the answer to a report; returns whether the report counted."""
         with self._known:
+            if inode.data_version == self._pages_version + 1:
+                self._pages_version += 1  # nobody but this client, whose kernel has it all
             self.refresh(inode)
             self._reported = not self._overtaken_end
             return self._reported

@@ -15,8 +15,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luciole.client.files import Handle, OpenFile
+from luciole.client.files import Fresh, Handle, OpenFile
 from luciole.client.listing import DirectoryHandle
+from luciole.client.locks import Locks, Waiting
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.meta import MetaClient
 from luciole.client.write_buffer import Spawn
@@ -60,6 +61,7 @@ class Operations:
         self._write_limit = write_limit
         self._hold_seconds = hold_seconds
         self._spawn = spawn
+        self.locks = Locks(runtime, meta)
         self._guard = threading.Lock()
         self._files: dict[int, OpenFile] = {}
         self._closed: OrderedDict[int, OpenFile] = OrderedDict()  # those closed last
@@ -235,7 +237,8 @@ class Operations:
                 before = self._closed.pop(inode.inode_id, None)
                 file = self._files[inode.inode_id] = OpenFile(
                     self._runtime, self._meta, self._chunks, inode,
-                    write_limit=self._write_limit, spawn=self._spawn)
+                    write_limit=self._write_limit, spawn=self._spawn,
+                    check_io=self.locks.check_io)
                 if before is not None:
                     file.refresh(before.inode)
             else:
@@ -279,10 +282,19 @@ class Operations:
         await file.write(known, offset, data)
         return len(data)
 
-    async def flush(self, handle: int) -> None:
-        """close(2) of one descriptor: what was written is there for whoever opens next."""
+    async def flush(self, handle: int, owner: int = 0) -> None:
+        """close(2) of one descriptor: what was written is there for whoever opens next.
+
+        The fcntl locks go that `owner` (the kernel's number for a process; 0: none) has on it.
+        """
         known, file = self._open_file(handle)
-        await file.flush(known if known.writable else self._writer(known.inode_id))
+        locked = self.locks.holds(known.inode_id, owner)
+        try:
+            if known.writable or locked:
+                await file.flush(known if known.writable else self._writer(known.inode_id))
+        finally:
+            if locked:
+                await self.locks.release_owner(known.inode_id, owner)
 
     async def fsync(self, handle: int) -> None:
         """Durable on every replica."""
@@ -303,8 +315,16 @@ class Operations:
                     sessions=[self._session_of(known)]))
             told = True
         finally:
+            await self._release_locks(handle)
             with self._guard:
                 self._drop(known, file, told=told)
+
+    async def _release_locks(self, handle: int) -> None:
+        """Nobody hears of a failure here; it is tried again later."""
+        try:
+            await self.locks.release_handle(handle)
+        except FsError:
+            return
 
     def _drop(self, handle: Handle, file: OpenFile, *, told: bool) -> None:
         """Takes a handle off its file, under the guard; `told`: meta knows what was written."""
@@ -312,11 +332,39 @@ class Operations:
         if file.handles or self._files.get(handle.inode_id) is not file:
             return
         del self._files[handle.inode_id]
+        self.locks.forget(handle.inode_id)
         if told:
             self._closed[handle.inode_id] = file
             self._closed.move_to_end(handle.inode_id)
             if len(self._closed) > CLOSED_MAX:
                 self._closed.popitem(last=False)
+
+    # Locks.
+
+    async def lock(
+        self, handle: int, lock: meta_pb2.FileLock, waiting: Waiting | None = None
+    ) -> Fresh:
+        """Takes a lock (owner, kind, type, range), waiting for it if `waiting` is given.
+
+        Returns what the kernel must be told before the lock is announced, so that its holder sees
+        what the last one wrote. Raises as `Locks.acquire`.
+        """
+        known, file = self._open_file(handle)
+        return file.take_over(await self.locks.acquire(known.inode_id, handle, lock, waiting))
+
+    async def unlock(self, handle: int, lock: meta_pb2.FileLock) -> None:
+        """Gives up a range, after what was written here is there for whoever locks next."""
+        known, file = self._open_file(handle)
+        try:
+            await file.publish(known if known.writable else self._writer(known.inode_id))
+        finally:
+            await self.locks.release(known.inode_id, lock)
+
+    async def test_lock(
+        self, handle: int, lock: meta_pb2.FileLock
+    ) -> meta_pb2.FileLock | None:
+        """What is in the way of a lock, or None."""
+        return await self.locks.test(self._open_file(handle)[0].inode_id, lock)
 
     # Keeping files that are open.
 
@@ -335,6 +383,7 @@ class Operations:
         await self._hold([
             handle for handle in handles
             if not handle.session_open and not handle.registered and handle.opened_at < old])
+        await self.locks.settle()
 
     async def _keep_if_open(self, inode: meta_pb2.Inode) -> None:
         with self._guard:

@@ -96,8 +96,10 @@ class Client:
         """Shows the manager that this client lives. Raises FsError."""
         request = mgmtd_pb2.ExtendClientSessionRequest(
             cluster_id=self.config.cluster_id, session=self._session)
-        await self.manager.call(lambda stub: stub.extend_client_session(
+        sent_at = self._runtime.clock.now()
+        reply = await self.manager.call(lambda stub: stub.extend_client_session(
             request, timeout=self.config.request_timeout_seconds))
+        self.operations.locks.extend_lease(sent_at, reply.lease_ms / 1000)
 
     async def end_session(self) -> None:
         """Says good-bye. A manager that cannot be reached will notice by itself."""

@@ -15,7 +15,7 @@ import msgspec
 from luciole.errors import FsError
 from luciole.kv.interface import KeyValue, KeyValueStore
 from luciole.log import get_logger
-from luciole.meta.core import changes, garbage, length, lookup, schema, sessions, truncate
+from luciole.meta.core import changes, garbage, length, locks, lookup, schema, sessions, truncate
 from luciole.meta.ports import Chunks, Cluster
 from luciole.proto import meta_pb2
 from luciole.runtime import Runtime
@@ -166,7 +166,7 @@ class Collector:
         done.trimmed += 1
 
     async def _drop_dead_clients(self, done: Collected) -> None:
-        """Ends the sessions of clients that were missing on two passes in a row."""
+        """Ends the sessions and locks of clients that were missing on two passes in a row."""
         alive = await self._cluster.live_clients()
         if alive is None:
             return
@@ -184,6 +184,10 @@ class Collector:
             if client_id not in self._suspects:
                 suspects.add(client_id)
                 continue
+            while await self._kv.run(
+                lambda txn: locks.drop_client(txn, client_id, PAGE)  # noqa: B023
+            ) == PAGE:
+                pass
             while await self._kv.run(
                 lambda txn: sessions.drop_client(txn, client_id, PAGE)  # noqa: B023
             ) == PAGE:

@@ -20,6 +20,7 @@ from luciole.meta.core import (
     directory,
     idempotency,
     link,
+    locks,
     lookup,
     open_file,
     rename,
@@ -43,6 +44,7 @@ TRIM_ATTEMPTS = 5
 ANSWER_S = 0.5  # left of a deadline for the way back
 OWN_CHANGES_S = 0.02
 NO_CHANGE = bytes(changes.STAMP_BYTES)
+LOCK_WAIT_S_MAX = 20.0
 
 
 class MetaService:
@@ -315,6 +317,52 @@ class MetaService:
                 await self._runtime.sleep(min(OWN_CHANGES_S, max(0.0, deadline - now())))
             else:
                 await self._kv.watch(changes.COUNTER, counter, deadline - now())
+
+    # Locks.
+
+    async def lock(self, request: meta_pb2.LockRequest, call: Call) -> meta_pb2.LockReply:
+        """Takes a lock, or joins the queue for it."""
+        reply = await self._change(
+            request.request_id, meta_pb2.LockReply, lambda txn: locks.acquire(txn, request))
+        await self._finish_trim(reply.inode)
+        return reply
+
+    async def unlock(self, request: meta_pb2.UnlockRequest, call: Call) -> common_pb2.Empty:
+        """Gives up a range, and grants it to those who wait."""
+        return await self._change(
+            request.request_id, common_pb2.Empty, lambda txn: locks.release(txn, request))
+
+    async def test_lock(self, request: meta_pb2.TestLockRequest, call: Call) -> meta_pb2.LockReply:
+        """Tells what is in the way of a lock."""
+        return await self._read(request, locks.test)
+
+    async def await_lock(
+        self, request: meta_pb2.AwaitLockRequest, call: Call
+    ) -> meta_pb2.AwaitLockReply:
+        """Answers when a wait is over, or has lasted for the time that the client gave."""
+        now = self._runtime.clock.now
+        deadline = now() + min(request.wait_ms / 1000, LOCK_WAIT_S_MAX)
+        key = schema.locks_key(request.inode_id)
+        record = await self._kv.watch(key, None, 0.0)
+        while waiting := locks.still_waits(record, request):
+            remaining = deadline - now()
+            if remaining <= 0:
+                break
+            record = await self._kv.watch(key, record, remaining)
+        if waiting:
+            return meta_pb2.AwaitLockReply(waiting=True)
+        # Read after the grant: whoever held the lock before has reported what it wrote.
+        stat = await self._read(meta_pb2.StatRequest(inode_id=request.inode_id), lookup.stat)
+        await self._finish_trim(stat.inode)
+        return meta_pb2.AwaitLockReply(inode=stat.inode)
+
+    async def cancel_lock(
+        self, request: meta_pb2.CancelLockRequest, call: Call
+    ) -> meta_pb2.CancelLockReply:
+        """Ends a wait."""
+        return await self._change(
+            request.request_id, meta_pb2.CancelLockReply,
+            lambda txn: locks.withdraw(txn, request))
 
     # For fsck.
 

@@ -44,6 +44,11 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_SUPPORTED: _ClassVar[ErrorKind]
     OUT_OF_RANGE: _ClassVar[ErrorKind]
     ARGUMENT_TOO_LARGE: _ClassVar[ErrorKind]
+    LOCKED: _ClassVar[ErrorKind]
+    DEADLOCK: _ClassVar[ErrorKind]
+    NO_LOCKS: _ClassVar[ErrorKind]
+    INTERRUPTED: _ClassVar[ErrorKind]
+    LOCKS_LOST: _ClassVar[ErrorKind]
     CHAIN_VERSION_MISMATCH: _ClassVar[ErrorKind]
     NOT_SERVING: _ClassVar[ErrorKind]
     CHUNK_NOT_FOUND: _ClassVar[ErrorKind]
@@ -88,6 +93,11 @@ NO_ATTRIBUTE: ErrorKind
 NOT_SUPPORTED: ErrorKind
 OUT_OF_RANGE: ErrorKind
 ARGUMENT_TOO_LARGE: ErrorKind
+LOCKED: ErrorKind
+DEADLOCK: ErrorKind
+NO_LOCKS: ErrorKind
+INTERRUPTED: ErrorKind
+LOCKS_LOST: ErrorKind
 CHAIN_VERSION_MISMATCH: ErrorKind
 NOT_SERVING: ErrorKind
 CHUNK_NOT_FOUND: ErrorKind

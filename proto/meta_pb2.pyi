@@ -42,7 +42,7 @@ class Layout(_message.Message):
     def __init__(self, table_id: _Optional[int] = ..., table_version: _Optional[int] = ..., chunk_size: _Optional[int] = ..., stripe: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Inode(_message.Message):
-    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable")
+    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,7 @@ class Inode(_message.Message):
     ACL_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     XATTR_BYTES_FIELD_NUMBER: _ClassVar[int]
     LINKABLE_FIELD_NUMBER: _ClassVar[int]
+    DATA_VERSION_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
     type: FileType
     mode: int
@@ -87,7 +88,8 @@ class Inode(_message.Message):
     acl_default: bytes
     xattr_bytes: int
     linkable: bool
-    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ...) -> None: ...
+    data_version: int
+    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ...) -> None: ...
 
 class Dentry(_message.Message):
     __slots__ = ("parent", "name", "inode_id", "type")
@@ -550,6 +552,110 @@ class WatchReply(_message.Message):
     next: bytes
     lost: bool
     def __init__(self, changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., next: _Optional[bytes] = ..., lost: _Optional[bool] = ...) -> None: ...
+
+class FileLock(_message.Message):
+    __slots__ = ("client_id", "owner", "flock", "write", "first", "last", "pid", "wait_id")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    FLOCK_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: bytes
+    owner: int
+    flock: bool
+    write: bool
+    first: int
+    last: int
+    pid: int
+    wait_id: int
+    def __init__(self, client_id: _Optional[bytes] = ..., owner: _Optional[int] = ..., flock: _Optional[bool] = ..., write: _Optional[bool] = ..., first: _Optional[int] = ..., last: _Optional[int] = ..., pid: _Optional[int] = ..., wait_id: _Optional[int] = ...) -> None: ...
+
+class FileLocks(_message.Message):
+    __slots__ = ("held", "waiting")
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    held: _containers.RepeatedCompositeFieldContainer[FileLock]
+    waiting: _containers.RepeatedCompositeFieldContainer[FileLock]
+    def __init__(self, held: _Optional[_Iterable[_Union[FileLock, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[FileLock, _Mapping]]] = ...) -> None: ...
+
+class LockRequest(_message.Message):
+    __slots__ = ("request_id", "inode_id", "lock", "wait")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    LOCK_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    inode_id: int
+    lock: FileLock
+    wait: bool
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., lock: _Optional[_Union[FileLock, _Mapping]] = ..., wait: _Optional[bool] = ...) -> None: ...
+
+class LockReply(_message.Message):
+    __slots__ = ("granted", "blocker", "inode")
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    BLOCKER_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    granted: bool
+    blocker: FileLock
+    inode: Inode
+    def __init__(self, granted: _Optional[bool] = ..., blocker: _Optional[_Union[FileLock, _Mapping]] = ..., inode: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+
+class UnlockRequest(_message.Message):
+    __slots__ = ("request_id", "inode_id", "lock")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    LOCK_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    inode_id: int
+    lock: FileLock
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., lock: _Optional[_Union[FileLock, _Mapping]] = ...) -> None: ...
+
+class TestLockRequest(_message.Message):
+    __slots__ = ("inode_id", "lock")
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    LOCK_FIELD_NUMBER: _ClassVar[int]
+    inode_id: int
+    lock: FileLock
+    def __init__(self, inode_id: _Optional[int] = ..., lock: _Optional[_Union[FileLock, _Mapping]] = ...) -> None: ...
+
+class AwaitLockRequest(_message.Message):
+    __slots__ = ("inode_id", "client_id", "wait_id", "wait_ms")
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    inode_id: int
+    client_id: bytes
+    wait_id: int
+    wait_ms: int
+    def __init__(self, inode_id: _Optional[int] = ..., client_id: _Optional[bytes] = ..., wait_id: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class AwaitLockReply(_message.Message):
+    __slots__ = ("waiting", "inode")
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    waiting: bool
+    inode: Inode
+    def __init__(self, waiting: _Optional[bool] = ..., inode: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+
+class CancelLockRequest(_message.Message):
+    __slots__ = ("request_id", "inode_id", "wait_id")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    inode_id: int
+    wait_id: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., wait_id: _Optional[int] = ...) -> None: ...
+
+class CancelLockReply(_message.Message):
+    __slots__ = ("withdrawn",)
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    withdrawn: bool
+    def __init__(self, withdrawn: _Optional[bool] = ...) -> None: ...
 
 class ScanRequest(_message.Message):
     __slots__ = ("after", "limit")

@@ -422,7 +422,7 @@ META_SCAN_GARBAGE: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
     meta_pb2.ScanRequest, meta_pb2.ScanReply,
 )
 META_WATCH: Method[meta_pb2.WatchRequest, meta_pb2.WatchReply] = Method(
-    "Meta", "Watch", "watch", 2, 40,
+    "Meta", "Watch", "watch", 2, 60,
     meta_pb2.WatchRequest, meta_pb2.WatchReply,
 )
 META_MAKE_NODE: Method[meta_pb2.MakeNodeRequest, meta_pb2.InodeReply] = Method(
@@ -448,6 +448,26 @@ META_GET_XATTR: Method[meta_pb2.GetXattrRequest, meta_pb2.GetXattrReply] = Metho
 META_LIST_XATTR: Method[meta_pb2.ListXattrRequest, meta_pb2.ListXattrReply] = Method(
     "Meta", "ListXattr", "list_xattr", 2, 55,
     meta_pb2.ListXattrRequest, meta_pb2.ListXattrReply,
+)
+META_LOCK: Method[meta_pb2.LockRequest, meta_pb2.LockReply] = Method(
+    "Meta", "Lock", "lock", 2, 40,
+    meta_pb2.LockRequest, meta_pb2.LockReply,
+)
+META_UNLOCK: Method[meta_pb2.UnlockRequest, common_pb2.Empty] = Method(
+    "Meta", "Unlock", "unlock", 2, 41,
+    meta_pb2.UnlockRequest, common_pb2.Empty,
+)
+META_TEST_LOCK: Method[meta_pb2.TestLockRequest, meta_pb2.LockReply] = Method(
+    "Meta", "TestLock", "test_lock", 2, 42,
+    meta_pb2.TestLockRequest, meta_pb2.LockReply,
+)
+META_AWAIT_LOCK: Method[meta_pb2.AwaitLockRequest, meta_pb2.AwaitLockReply] = Method(
+    "Meta", "AwaitLock", "await_lock", 2, 43,
+    meta_pb2.AwaitLockRequest, meta_pb2.AwaitLockReply,
+)
+META_CANCEL_LOCK: Method[meta_pb2.CancelLockRequest, meta_pb2.CancelLockReply] = Method(
+    "Meta", "CancelLock", "cancel_lock", 2, 44,
+    meta_pb2.CancelLockRequest, meta_pb2.CancelLockReply,
 )
 META = _service("Meta", 2, (
     META_LOOKUP,
@@ -481,6 +501,11 @@ META = _service("Meta", 2, (
     META_REMOVE_XATTR,
     META_GET_XATTR,
     META_LIST_XATTR,
+    META_LOCK,
+    META_UNLOCK,
+    META_TEST_LOCK,
+    META_AWAIT_LOCK,
+    META_CANCEL_LOCK,
 ))
 
 
@@ -610,6 +635,26 @@ class MetaService(Protocol):
     async def list_xattr(
         self, request: meta_pb2.ListXattrRequest, call: Call
     ) -> meta_pb2.ListXattrReply: ...
+
+    async def lock(
+        self, request: meta_pb2.LockRequest, call: Call
+    ) -> meta_pb2.LockReply: ...
+
+    async def unlock(
+        self, request: meta_pb2.UnlockRequest, call: Call
+    ) -> common_pb2.Empty: ...
+
+    async def test_lock(
+        self, request: meta_pb2.TestLockRequest, call: Call
+    ) -> meta_pb2.LockReply: ...
+
+    async def await_lock(
+        self, request: meta_pb2.AwaitLockRequest, call: Call
+    ) -> meta_pb2.AwaitLockReply: ...
+
+    async def cancel_lock(
+        self, request: meta_pb2.CancelLockRequest, call: Call
+    ) -> meta_pb2.CancelLockReply: ...
 
 
 class MetaStub:
@@ -1049,6 +1094,76 @@ class MetaStub:
         """Calls Meta.ListXattr."""
         return await self.caller.call(
             META_LIST_XATTR, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def lock(
+        self,
+        request: meta_pb2.LockRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.LockReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.LockReply:
+        """Calls Meta.Lock."""
+        return await self.caller.call(
+            META_LOCK, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def unlock(
+        self,
+        request: meta_pb2.UnlockRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+    ) -> common_pb2.Empty:
+        """Calls Meta.Unlock."""
+        return await self.caller.call(
+            META_UNLOCK, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def test_lock(
+        self,
+        request: meta_pb2.TestLockRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.LockReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.LockReply:
+        """Calls Meta.TestLock."""
+        return await self.caller.call(
+            META_TEST_LOCK, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def await_lock(
+        self,
+        request: meta_pb2.AwaitLockRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.AwaitLockReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.AwaitLockReply:
+        """Calls Meta.AwaitLock."""
+        return await self.caller.call(
+            META_AWAIT_LOCK, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def cancel_lock(
+        self,
+        request: meta_pb2.CancelLockRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.CancelLockReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.CancelLockReply:
+        """Calls Meta.CancelLock."""
+        return await self.caller.call(
+            META_CANCEL_LOCK, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

@@ -41,7 +41,7 @@ class MetaClient:
         self._connections = connections
         self._routing = routing
         self.client_id = client_id
-        self._attempt_seconds = attempt_seconds
+        self.attempt_seconds = attempt_seconds
         self._total_seconds = total_seconds
         self._sticky = runtime.entropy.below(1 << 16)
         self._guard = threading.Lock()
@@ -57,7 +57,7 @@ class MetaClient:
             caller = self._connections.caller((node.host, node.rpc_port))
             remaining = max(0.001, deadline - self._runtime.clock.now())
             return await caller.call(
-                method, request, timeout=min(self._attempt_seconds, remaining))
+                method, request, timeout=min(self.attempt_seconds, remaining))
 
         return await retrying(self._runtime, deadline, attempt, self._reroute)
 

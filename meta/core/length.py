@@ -38,6 +38,7 @@ def set_length(
         inode.truncate_version += 1
         inode.trim_pending = True
     inode.length = length
+    inode.data_version += 1
     inode.mtime_ns = inode.ctime_ns = now_ns
 
 
@@ -56,6 +57,7 @@ def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
         inode.length = hint.length
         changed = True
     if hint.mtime_ns:
+        inode.data_version += 1
         inode.mtime_ns = max(inode.mtime_ns, hint.mtime_ns)
         inode.ctime_ns = max(inode.ctime_ns, hint.mtime_ns)
         changed = True

@@ -35,6 +35,9 @@ FREED = b"GARF"
 TRIM = b"TRIM"
 UNREPORTED = b"RLEN"
 XATTR = b"XATR"
+LOCKS = b"LOCK"
+CLIENT_LOCKS = b"CLCK"
+WAITS = b"WAIT"
 NEXT_INODE_ID = b"SINGnext-inode"
 INODE_COUNT = b"SINGinodes"
 CHANGE = b"CHNG"
@@ -112,6 +115,26 @@ def idempotency_key(client_id: bytes, sequence: int) -> bytes:
 def listed_key(list_prefix: bytes, inode_id: int) -> bytes:
     """An inode's place in one of the lists `ORPH`, `GARB` and `TRIM`."""
     return list_prefix + _ID.pack(inode_id)
+
+
+def locks_key(inode_id: int) -> bytes:
+    """`LOCK` + inode id."""
+    return LOCKS + _ID.pack(inode_id)
+
+
+def client_locks_key(client_id: bytes, inode_id: int) -> bytes:
+    """`CLCK` + client id + inode id."""
+    return CLIENT_LOCKS + client_id + _ID.pack(inode_id)
+
+
+def waits_prefix(client_id: bytes, owner: int) -> bytes:
+    """`WAIT` + client id + owner: what one owner of POSIX locks waits for."""
+    return WAITS + client_id + _ID.pack(owner)
+
+
+def wait_key(client_id: bytes, owner: int, inode_id: int, wait_id: int) -> bytes:
+    """`WAIT` + client id + owner + inode id + wait id."""
+    return waits_prefix(client_id, owner) + _ID.pack(inode_id) + _ID.pack(wait_id)
 
 
 def inode_id_of(key: bytes) -> int:

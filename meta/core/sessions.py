@@ -72,9 +72,9 @@ def release(txn: Transaction, request: meta_pb2.ReleaseRequest) -> None:
 
 
 async def clients_with_state(txn: Transaction, after: bytes) -> bytes | None:
-    """The next client id greater than `after` that owns sessions or idempotency records."""
+    """The next client id greater than `after` that owns sessions, locks or idempotency records."""
     found = []
-    for prefix in (schema.CLIENT_SESSION, schema.IDEMPOTENCY):
+    for prefix in (schema.CLIENT_SESSION, schema.CLIENT_LOCKS, schema.IDEMPOTENCY):
         begin_key = prefix_end(prefix + after) if after else prefix
         rows = await txn.get_range(begin_key, prefix_end(prefix), limit=1, snapshot=True)
         found += [row.key[4:20] for row in rows]

@@ -21,6 +21,7 @@ from luciole.tests.sim.schedule import chance_for, run_seeded
 from luciole.tests.sim.trace import Trace
 from luciole.tests.sim.workloads.base import Workload
 from luciole.tests.sim.workloads.files import Files
+from luciole.tests.sim.workloads.locks import Counting
 from luciole.tests.sim.workloads.names import Storm
 from luciole.tests.sim.workloads.registers import Registers
 from luciole.tests.sim.world import ViolationError, World
@@ -61,6 +62,7 @@ def workloads_of(world: World, scenario: Scenario) -> list[Workload]:
         "registers": lambda: Registers(world),
         "files": lambda: Files(world, durable=losing, cuts=scenario.cuts),
         "names": lambda: Storm(world),
+        "locks": lambda: Counting(world),
     }
     chance = world.draw("workloads")
     chosen = list(scenario.workloads)

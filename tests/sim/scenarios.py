@@ -66,4 +66,6 @@ SCENARIOS = {scenario.name: scenario for scenario in (
              workloads=("registers", "names"), actions={
                  "kill_primary": 3, "kill_manager": 1, "cut_primary": 4, "kill_storage": 2,
                  "split": 1}),
+    Scenario("locks", workloads=("locks",), seconds=40.0, kv=SHAKY, loss=0.02, repeat=0.03,
+             straggle=0.02, actions={"kill_meta": 3, "kill_client": 3, "cut_off": 2}),
 )}

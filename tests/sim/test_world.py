@@ -35,9 +35,10 @@ def test_every_world_holds() -> None:
 LINK_SEEDS, LINK_SECONDS = 16, 8.0
 
 
-def test_worlds_in_which_only_links_are_cut_hold() -> None:
+@pytest.mark.parametrize("name", ["links", "locks"])
+def test_worlds_with_one_kind_of_fault_hold(name: str) -> None:
     done = 0
-    for outcome in many(range(LINK_SEEDS), "links", seconds=LINK_SECONDS):
+    for outcome in many(range(LINK_SEEDS), name, seconds=LINK_SECONDS):
         assert not outcome.failure, f"{replay_command(outcome)}: {outcome.failure}"
         done += 1
     assert done

@@ -5,12 +5,10 @@ or nothing where the protocol wants no reply.
 
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
 the kernel never to ask again, and it does what is right without the filesystem: EOPNOTSUPP for
-fallocate, its own lseek, copy_file_range and locks, ENOTTY for ioctl.
+fallocate, its own lseek and copy_file_range, ENOTTY for ioctl.
 
-FUSE_INTERRUPT is ignored, which the protocol allows: every wait here has a bound, and a signal is
-often none of the file's business (Go's runtime sends SIGURG to its own threads all the time), so
-that EINTR from open or read would break programs that POSIX promises otherwise. What may wait for
-as long as somebody else likes, locks, has to heed it.
+FUSE_INTERRUPT ends waits for locks only (interrupts.py). Requests about locks are `DETACHED`:
+whoever serves the device hands them to a thread of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +17,15 @@ import errno
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from luciole.client.fuse.direct import directories, extended, files, messages, names, protocol
+from luciole.client.fuse.direct import (
+    directories,
+    extended,
+    files,
+    locks,
+    messages,
+    names,
+    protocol,
+)
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
 from luciole.client.fuse.direct.negotiation import Agreed, negotiate
@@ -72,10 +78,11 @@ TABLE: dict[int, Row] = {
     Opcode.REMOVEXATTR: Row(extended.removexattr),
     Opcode.TMPFILE: Row(files.tmpfile, protocol.CREATE_IN.size),
     Opcode.STATX: Row(names.statx, protocol.STATX_IN.size),
-    # `Operations` does not have these yet. Locks need a flag of INIT too (negotiation.py).
-    Opcode.GETLK: Row(None, protocol.LOCK_IN.size),
-    Opcode.SETLK: Row(None, protocol.LOCK_IN.size),
-    Opcode.SETLKW: Row(None, protocol.LOCK_IN.size),
+    Opcode.GETLK: Row(locks.getlk, protocol.LOCK_IN.size),
+    Opcode.SETLK: Row(locks.setlk, protocol.LOCK_IN.size),
+    Opcode.SETLKW: Row(locks.setlkw, protocol.LOCK_IN.size),
+    Opcode.INTERRUPT: Row(locks.interrupt),
+    # `Operations` does not have these yet.
     Opcode.FALLOCATE: Row(None, protocol.FALLOCATE_IN.size),
     Opcode.LSEEK: Row(None, protocol.LSEEK_IN.size),
     Opcode.COPY_FILE_RANGE: Row(None, protocol.COPY_FILE_RANGE_IN.size),
@@ -89,6 +96,7 @@ TABLE: dict[int, Row] = {
 }
 # Inode ids are the cluster's own, so there is no table to forget from.
 NO_REPLY = {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
+DETACHED = {Opcode.SETLK, Opcode.SETLKW}
 _REPORTED = {errno.EIO, errno.ETIMEDOUT}
 
 
@@ -107,6 +115,10 @@ class Dispatcher:
         row = TABLE.get(request.opcode)
         if row is None:
             return self._answer_special(request)
+        answer = self._answer_row(row, request)
+        return None if request.opcode in NO_REPLY else answer
+
+    def _answer_row(self, row: Row, request: Request) -> Data | int:
         if len(request.body) < row.body_bytes_min:
             return MALFORMED
         if row.handler is None:

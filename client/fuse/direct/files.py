@@ -12,7 +12,6 @@ from luciole.client.fuse.attributes import open_flags
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
-from luciole.client.operations import OpenFlags
 from luciole.proto import meta_pb2
 
 # Below that, copying a write costs less than taking other memory for the next request.
@@ -20,15 +19,16 @@ LENT_BYTES_MIN = 32 * 1024
 
 
 def _opened(
-    context: Context, handle: int, inode: meta_pb2.Inode, flags: OpenFlags
+    context: Context, handle: int, inode: meta_pb2.Inode
 ) -> bytes:
-    """struct fuse_open_out."""
+    """struct fuse_open_out.
+
+    Without NOFLUSH, also for readers: a close tells which fcntl locks go.
+    """
     # Writers of one file are put in order by its own lock, not by the kernel's.
     answer = protocol.FOPEN_PARALLEL_DIRECT_WRITES
     if context.seen.unchanged(inode):
         answer |= protocol.FOPEN_KEEP_CACHE
-    if not flags.write:
-        answer |= protocol.FOPEN_NOFLUSH  # a close has nothing to report
     return protocol.OPEN_OUT.pack(handle, answer, 0)
 
 
@@ -49,7 +49,7 @@ async def _create(context: Context, request: Request, name: bytes) -> bytes:
         who, request.node, name, stat.S_IMODE(mode), flags=flags, umask=umask))
     if kill & protocol.OPEN_KILL_SUIDGID:
         await context.kill_privileges(inode.inode_id)
-    return messages.entry(inode, context.validity) + _opened(context, handle, inode, flags)
+    return messages.entry(inode, context.validity) + _opened(context, handle, inode)
 
 
 async def open_(context: Context, request: Request) -> bytes:
@@ -60,7 +60,7 @@ async def open_(context: Context, request: Request) -> bytes:
         request, lambda who: context.operations.open(who, request.node, flags))
     if kill & protocol.OPEN_KILL_SUIDGID:
         await context.kill_privileges(request.node)
-    return _opened(context, handle, inode, flags)
+    return _opened(context, handle, inode)
 
 
 async def read(context: Context, request: Request) -> memoryview:
@@ -91,7 +91,8 @@ async def write(context: Context, request: Request) -> bytes:
 
 async def flush(context: Context, request: Request) -> bytes:
     """close(2)."""
-    await context.operations.flush(request.fields(protocol.FLUSH_IN)[0])
+    handle, _, _, owner = request.fields(protocol.FLUSH_IN)
+    await context.operations.flush(handle, owner)
     return b""
 
 

@@ -67,7 +67,8 @@ def start_server(
         mount_point, allow_other=allow_other, max_read=REQUEST_BYTES_MAX))
     context = Context(
         operations, Validity.of(attribute_seconds, entry_seconds),
-        Validity.of(min(attribute_seconds, UNTOLD_S), min(entry_seconds, UNTOLD_S)), feed)
+        Validity.of(min(attribute_seconds, UNTOLD_S), min(entry_seconds, UNTOLD_S)), feed,
+        drop_pages=channel.invalidate_inode, store_page=channel.store)
     server = Server(channel, Dispatcher(context))
     server.start()
     return server

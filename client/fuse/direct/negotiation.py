@@ -27,6 +27,8 @@ WANTED = (
     | Init.DIRECT_IO_ALLOW_MMAP
     | Init.DO_READDIRPLUS
     | Init.DONT_MASK  # the umask is the service's to apply: a default ACL may stand in its place
+    | Init.FLOCK_LOCKS
+    | Init.POSIX_LOCKS
     | Init.EXPORT_SUPPORT  # LOOKUP knows "." and ".."
     | Init.HANDLE_KILLPRIV_V2  # spares the kernel asking for capabilities at each write
     | Init.INIT_EXT
@@ -36,7 +38,6 @@ WANTED = (
     | Init.READDIRPLUS_AUTO
     | Init.SETXATTR_EXT
 )
-# To be added to WANTED with the operations that they announce: POSIX_LOCKS, FLOCK_LOCKS.
 
 
 class Agreed(NamedTuple):

@@ -121,6 +121,7 @@ ENTRY_OUT = Struct("=QQQQII" + ATTR.format[1:])
 OPEN_OUT = Struct("=QII")  # handle, flags, pad
 WRITE_OUT = Struct("=II")  # size, pad
 STATFS_OUT = Struct("=QQQQQIIII24x")  # blocks, free, available, files, free, bsize, namelen, frsize
+LOCK_OUT = Struct("=QQII")  # start, end, type, pid
 # major, minor, max_readahead, flags, max_background, congestion threshold, max_write, time
 # granularity, max_pages, map alignment, flags2
 INIT_OUT = Struct("=IIIIHHIIHHI28x")
@@ -160,7 +161,7 @@ OPEN_KILL_SUIDGID = 1 << 0
 WRITE_KILL_SUIDGID = 1 << 2
 # Flags of the reply to OPEN and CREATE.
 FOPEN_KEEP_CACHE = 1 << 1
-FOPEN_NOFLUSH = 1 << 5
+LK_FLOCK = 1 << 0  # fuse_lk_in.lk_flags
 FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6
 XATTR_CREATE = 1 << 0
 XATTR_REPLACE = 1 << 1

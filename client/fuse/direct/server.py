@@ -6,6 +6,9 @@ requests wait in the kernel, where a killed process can still take its own back.
 wait beside `IDLE_MAX` others end, since the kernel wakes them in turn: many that wait for little
 work only cool each other's caches.
 
+Requests about locks wait for as long as somebody else likes, so they have threads beside these, and
+a bound of their own: else sixty-four of them would stop the mount.
+
 The lock guards the two counts.
 """
 
@@ -13,9 +16,12 @@ from __future__ import annotations
 
 import errno
 import threading
+from functools import partial
+
+import trio
 
 from luciole.client.fuse.direct.channel import Channel
-from luciole.client.fuse.direct.dispatch import Dispatcher
+from luciole.client.fuse.direct.dispatch import DETACHED, Dispatcher
 from luciole.client.fuse.direct.memory import Buffer, Pool
 from luciole.client.fuse.direct.messages import RefusedError, Request
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
@@ -24,6 +30,7 @@ from luciole.log import get_logger
 log = get_logger("fuse")
 THREADS_MAX = 64
 IDLE_MAX = 8
+LOCKS_MAX = 1024  # requests about locks at once
 
 
 class Server:
@@ -39,6 +46,7 @@ class Server:
         self._guard = threading.Lock()
         self._threads = 0
         self._idle = 0
+        self._locks_left = threading.Semaphore(LOCKS_MAX)
         self._unmounted = threading.Event()
         self._finished = threading.Event()
 
@@ -100,10 +108,24 @@ class Server:
         except RefusedError:
             log.error("request_dropped", length=length)  # without a number there is no reply
             return False
+        if request.opcode in DETACHED:
+            if self._locks_left.acquire(blocking=False):
+                own = Request(memoryview(bytes(buffer.whole[:length])))
+                trio.lowlevel.start_thread_soon(partial(self._answer, own), self._detached_ended)
+            else:
+                self.channel.answer_error(request.unique, errno.ENOLCK)
+            return False
+        self._answer(request)
+        return request.lent
+
+    def _detached_ended(self, _: object) -> None:
+        self._locks_left.release()
+
+    def _answer(self, request: Request) -> None:
         unique = request.unique
         answer = self._dispatcher.answer(request)
         if answer is None:
-            return False
+            return
         try:
             if isinstance(answer, int):
                 self.channel.answer_error(unique, answer)
@@ -112,4 +134,3 @@ class Server:
         except OSError:
             log.exception("reply_refused", operation=request.opcode)
             self.channel.answer_error(unique, errno.EIO)
-        return request.lent
