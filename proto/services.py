@@ -421,6 +421,10 @@ META_SCAN_GARBAGE: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
     "Meta", "ScanGarbage", "scan_garbage", 2, 24,
     meta_pb2.ScanRequest, meta_pb2.ScanReply,
 )
+META_APPEND: Method[meta_pb2.AppendRequest, meta_pb2.AppendReply] = Method(
+    "Meta", "Append", "append", 2, 50,
+    meta_pb2.AppendRequest, meta_pb2.AppendReply,
+)
 META = _service("Meta", 2, (
     META_LOOKUP,
     META_STAT,
@@ -446,6 +450,7 @@ META = _service("Meta", 2, (
     META_SCAN_DENTRIES,
     META_SCAN_SESSIONS,
     META_SCAN_GARBAGE,
+    META_APPEND,
 ))
 
 
@@ -547,6 +552,10 @@ class MetaService(Protocol):
     async def scan_garbage(
         self, request: meta_pb2.ScanRequest, call: Call
     ) -> meta_pb2.ScanReply: ...
+
+    async def append(
+        self, request: meta_pb2.AppendRequest, call: Call
+    ) -> meta_pb2.AppendReply: ...
 
 
 class MetaStub:
@@ -888,6 +897,20 @@ class MetaStub:
         """Calls Meta.ScanGarbage."""
         return await self.caller.call(
             META_SCAN_GARBAGE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def append(
+        self,
+        request: meta_pb2.AppendRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.AppendReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.AppendReply:
+        """Calls Meta.Append."""
+        return await self.caller.call(
+            META_APPEND, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 
