@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 
 import pyfuse3
 
-from luciole.client.fuse.attributes import BLOCK, SeenVersions, as_caller, mode_of, open_flags
+from luciole.client.fuse.attributes import (
+    BLOCK,
+    SeenVersions,
+    as_caller,
+    blocks_of,
+    mode_of,
+    open_flags,
+)
 from luciole.client.operations import OpenFlags, Operations
 from luciole.errors import FsError
 from luciole.limits import NAME_BYTES_MAX
@@ -69,7 +76,7 @@ class Pyfuse3Binding(pyfuse3.Operations):
         entry.st_uid, entry.st_gid = inode.uid, inode.gid
         entry.st_size = inode.length
         entry.st_blksize = BLOCK
-        entry.st_blocks = -(-inode.length // 512)
+        entry.st_blocks = blocks_of(inode)
         entry.st_atime_ns, entry.st_mtime_ns = inode.atime_ns, inode.mtime_ns
         entry.st_ctime_ns = inode.ctime_ns
         entry.attr_timeout = self._attribute_seconds
@@ -194,23 +201,29 @@ class Pyfuse3Binding(pyfuse3.Operations):
 
     # Files.
 
-    def _file_info(self, handle: int, inode: meta_pb2.Inode) -> pyfuse3.FileInfo:
-        """Lets the kernel keep its pages if nothing changed since the last open here."""
-        return pyfuse3.FileInfo(fh=handle, keep_cache=self._seen.unchanged(inode))
+    def _file_info(self, handle: int, inode: meta_pb2.Inode, flags: int) -> pyfuse3.FileInfo:
+        """Lets the kernel keep its pages if nothing changed since the last open here.
+
+        It may keep none of an append, since it does not know where that ends up.
+        """
+        opened = open_flags(flags)
+        return pyfuse3.FileInfo(
+            fh=handle, keep_cache=self._seen.unchanged(inode),
+            direct_io=opened.append and opened.write)
 
     @_translated
     async def create(self, parent_inode, name, mode, flags, ctx):  # type: ignore[no-untyped-def]
         """open(2) with O_CREAT."""
         handle, inode = await self._as_caller(ctx, lambda who: self._operations.create(
             who, parent_inode, name, stat.S_IMODE(mode), flags=open_flags(flags)))
-        return self._file_info(handle, inode), self._attributes(inode)
+        return self._file_info(handle, inode, flags), self._attributes(inode)
 
     @_translated
     async def open(self, inode, flags, ctx):  # type: ignore[no-untyped-def]
         """open(2)."""
         handle, found = await self._as_caller(
             ctx, lambda who: self._operations.open(who, inode, open_flags(flags)))
-        return self._file_info(handle, found)
+        return self._file_info(handle, found, flags)
 
     @_translated
     async def read(self, fh, off, size):  # type: ignore[no-untyped-def]
@@ -220,7 +233,7 @@ class Pyfuse3Binding(pyfuse3.Operations):
     @_translated
     async def write(self, fh, off, buf):  # type: ignore[no-untyped-def]
         """pwrite(2)."""
-        return await self._operations.write(fh, off, memoryview(buf))
+        return await self._operations.write(fh, off, memoryview(buf), append=True)
 
     @_translated
     async def flush(self, fh):  # type: ignore[no-untyped-def]

@@ -5,7 +5,7 @@ or nothing where the protocol wants no reply.
 
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
 the kernel never to ask again, and it does what is right without the filesystem: EOPNOTSUPP for
-fallocate and extended attributes, its own lseek, copy_file_range and locks, ENOTTY for ioctl.
+extended attributes, its own locks, ENOTTY for ioctl.
 
 FUSE_INTERRUPT is ignored, which the protocol allows: every wait here has a bound, and a signal is
 often none of the file's business (Go's runtime sends SIGURG to its own threads all the time), so
@@ -19,7 +19,14 @@ import errno
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from luciole.client.fuse.direct import directories, files, messages, names, protocol
+from luciole.client.fuse.direct import (
+    directories,
+    files,
+    messages,
+    names,
+    protocol,
+    ranges,
+)
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
 from luciole.client.fuse.direct.negotiation import Agreed, negotiate
@@ -74,10 +81,11 @@ TABLE: dict[int, Row] = {
     Opcode.GETLK: Row(None, protocol.LOCK_IN.size),
     Opcode.SETLK: Row(None, protocol.LOCK_IN.size),
     Opcode.SETLKW: Row(None, protocol.LOCK_IN.size),
-    Opcode.FALLOCATE: Row(None, protocol.FALLOCATE_IN.size),
-    Opcode.LSEEK: Row(None, protocol.LSEEK_IN.size),
-    Opcode.COPY_FILE_RANGE: Row(None, protocol.COPY_FILE_RANGE_IN.size),
-    Opcode.COPY_FILE_RANGE_64: Row(None, protocol.COPY_FILE_RANGE_IN.size),
+    Opcode.FALLOCATE: Row(ranges.fallocate, protocol.FALLOCATE_IN.size),
+    Opcode.LSEEK: Row(ranges.lseek, protocol.LSEEK_IN.size),
+    Opcode.COPY_FILE_RANGE: Row(ranges.copy_file_range, protocol.COPY_FILE_RANGE_IN.size),
+    Opcode.COPY_FILE_RANGE_64: Row(
+        ranges.copy_file_range_64, protocol.COPY_FILE_RANGE_IN.size),
     Opcode.TMPFILE: Row(None, protocol.CREATE_IN.size),
     Opcode.STATX: Row(None, protocol.STATX_IN.size),
     Opcode.IOCTL: Row(None, protocol.IOCTL_IN.size),

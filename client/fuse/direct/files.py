@@ -6,6 +6,7 @@ memory from which the kernel takes the reply, a write sent from that into which 
 
 from __future__ import annotations
 
+import os
 import stat
 
 from luciole.client.fuse.attributes import open_flags
@@ -27,6 +28,9 @@ def _opened(
     answer = protocol.FOPEN_PARALLEL_DIRECT_WRITES
     if context.seen.unchanged(inode):
         answer |= protocol.FOPEN_KEEP_CACHE
+    if flags.append and flags.write:
+        # The kernel does not know where an append ends up, so it may keep no page of it.
+        answer |= protocol.FOPEN_DIRECT_IO
     if not flags.write:
         answer |= protocol.FOPEN_NOFLUSH  # a close has nothing to report
     return protocol.OPEN_OUT.pack(handle, answer, 0)
@@ -66,7 +70,7 @@ async def read(context: Context, request: Request) -> memoryview:
 
 async def write(context: Context, request: Request) -> bytes:
     """pwrite(2)."""
-    handle, offset, size, flags, _, _, _ = request.fields(protocol.WRITE_IN)
+    handle, offset, size, flags, _, open_now, _ = request.fields(protocol.WRITE_IN)
     data = request.body[protocol.WRITE_IN.size :]
     if len(data) != size:
         raise RefusedError(MALFORMED)
@@ -75,7 +79,9 @@ async def write(context: Context, request: Request) -> bytes:
         # what could be changed is copied.
         request.lent = True
         data = data.toreadonly()
-    taken = await context.operations.write(handle, offset, data)
+    # Pages of a mapping have their place, also in a file that was opened to append.
+    append = bool(open_now & os.O_APPEND) and not flags & protocol.WRITE_CACHE
+    taken = await context.operations.write(handle, offset, data, append=append)
     if flags & protocol.WRITE_KILL_SUIDGID:
         await context.kill_privileges(request.node)
     return protocol.WRITE_OUT.pack(taken, 0)
