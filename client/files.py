@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from luciole.client.core.layout import check_size
+from luciole.client.core.layout import check_size, file_bytes_max
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
 from luciole.client.remote.meta import MetaClient
@@ -260,6 +260,8 @@ class OpenFile:
 
     async def zero(self, handle: Handle, begin: int, end: int, *, keep_size: bool) -> None:
         """[begin, end) reads as zeros and chunks that lie in it go; the length may grow."""
+        if keep_size:
+            end = min(end, file_bytes_max(self.inode.layout))
         check_size(end, self.inode.layout)
         async with self._runtime.lock(self._lock_key):
             await self._drain()
