@@ -1,8 +1,10 @@
-"""One file on a mount against a bytearray: `python -m luciole.tests.model.exerciser DIR SEED COUNT`.
+"""One file on a mount against a bytearray.
 
-Layer: tests. Any call on ranges of a file, in random order, each compared at once: what is read, the
-length, where holes may be. After the idea of Apple's and Linux's fsx ("file system exerciser"). A
-failure names the seed and prints the last operations.
+By hand: `python -m luciole.tests.model.exerciser DIRECTORY SEED COUNT`.
+
+Layer: tests. Any call on ranges of a file, in random order, each compared at once: what is read,
+the length, where holes may be. After the idea of fsx, the file system exerciser of Apple and Linux.
+A failure prints the last operations.
 """
 
 from __future__ import annotations
@@ -29,6 +31,16 @@ def fallocate(file: int, mode: int, offset: int, length: int) -> None:
     if libc.fallocate(file, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def unless(number: int, call: Callable[..., int], *arguments: object) -> int | None:
+    """What a call returns, or None if it fails with that errno."""
+    try:
+        return call(*arguments)
+    except OSError as failure:
+        if failure.errno != number:
+            raise
+        return None
 
 
 class Exerciser:
@@ -190,12 +202,10 @@ class Exerciser:
         if size <= 0 or source >= len(self._content):
             return "nothing"
         if abs(offset - source) < size:
-            try:
-                os.copy_file_range(self._file, self._file, size, source, offset)
-            except OSError as failure:
-                assert failure.errno == errno.EINVAL
-                return f"{source} {offset} {size} overlaps"
-            raise AssertionError("overlapping ranges were copied")
+            done = unless(errno.EINVAL, os.copy_file_range, self._file, self._file, size, source,
+                          offset)
+            assert done is None, "overlapping ranges were copied"
+            return f"{source} {offset} {size} overlaps"
         done = os.copy_file_range(self._file, self._file, size, source, offset)
         assert 0 < done <= size, done
         self._put(offset, bytes(self._content[source : source + done]))
@@ -205,24 +215,18 @@ class Exerciser:
         """What lies in a hole is zeros, and data ends where a hole begins."""
         offset = self._range()[0]
         os.fsync(self._file)  # the kernel does not write mapped pages back for a seek
-        try:
-            data = os.lseek(self._file, offset, os.SEEK_DATA)
-        except OSError as failure:
-            assert failure.errno == errno.ENXIO
-            data = len(self._content)
-        assert data >= min(offset, len(self._content))
+        length = len(self._content)
+        found = unless(errno.ENXIO, os.lseek, self._file, offset, os.SEEK_DATA)
+        data = length if found is None else found
+        assert data >= min(offset, length)
         assert not any(self._content[offset:data]), f"data before {data}"
-        if offset < len(self._content):
-            hole = os.lseek(self._file, offset, os.SEEK_HOLE)
-            assert offset <= hole <= len(self._content)
-            assert hole > offset or data > offset or offset == len(self._content)
+        hole = unless(errno.ENXIO, os.lseek, self._file, offset, os.SEEK_HOLE)
+        if offset < length:
+            assert hole is not None
+            assert offset <= hole <= length
+            assert (hole == offset) == (data > offset), f"data at {data}, a hole at {hole}"
         else:
-            try:
-                os.lseek(self._file, offset, os.SEEK_HOLE)
-            except OSError as failure:
-                assert failure.errno == errno.ENXIO
-            else:
-                raise AssertionError("a hole was found behind the end")
+            assert hole is None
         return f"{offset}"
 
     def _reopen(self) -> str:
