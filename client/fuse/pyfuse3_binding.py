@@ -201,29 +201,23 @@ class Pyfuse3Binding(pyfuse3.Operations):
 
     # Files.
 
-    def _file_info(self, handle: int, inode: meta_pb2.Inode, flags: int) -> pyfuse3.FileInfo:
-        """Lets the kernel keep its pages if nothing changed since the last open here.
-
-        It may keep none of an append, since it does not know where that ends up.
-        """
-        opened = open_flags(flags)
-        return pyfuse3.FileInfo(
-            fh=handle, keep_cache=self._seen.unchanged(inode),
-            direct_io=opened.append and opened.write)
+    def _file_info(self, handle: int, inode: meta_pb2.Inode) -> pyfuse3.FileInfo:
+        """Lets the kernel keep its pages if nothing changed since the last open here."""
+        return pyfuse3.FileInfo(fh=handle, keep_cache=self._seen.unchanged(inode))
 
     @_translated
     async def create(self, parent_inode, name, mode, flags, ctx):  # type: ignore[no-untyped-def]
         """open(2) with O_CREAT."""
         handle, inode = await self._as_caller(ctx, lambda who: self._operations.create(
             who, parent_inode, name, stat.S_IMODE(mode), flags=open_flags(flags)))
-        return self._file_info(handle, inode, flags), self._attributes(inode)
+        return self._file_info(handle, inode), self._attributes(inode)
 
     @_translated
     async def open(self, inode, flags, ctx):  # type: ignore[no-untyped-def]
         """open(2)."""
         handle, found = await self._as_caller(
             ctx, lambda who: self._operations.open(who, inode, open_flags(flags)))
-        return self._file_info(handle, found, flags)
+        return self._file_info(handle, found)
 
     @_translated
     async def read(self, fh, off, size):  # type: ignore[no-untyped-def]
@@ -232,8 +226,9 @@ class Pyfuse3Binding(pyfuse3.Operations):
 
     @_translated
     async def write(self, fh, off, buf):  # type: ignore[no-untyped-def]
-        """pwrite(2)."""
-        return await self._operations.write(fh, off, memoryview(buf), append=True)
+        """pwrite(2). Appends go where the kernel thinks the end is: its pages come through any
+        handle, and pyfuse3 does not tell them from an append."""
+        return await self._operations.write(fh, off, memoryview(buf))
 
     @_translated
     async def flush(self, fh):  # type: ignore[no-untyped-def]
