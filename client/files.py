@@ -189,6 +189,9 @@ class OpenFile:
             check_size(self.length + len(data), self.inode.layout)
             if len(self._appended) + len(data) > self.inode.layout.chunk_size:
                 await self._place_appends()
+            if len(data) >= self.inode.layout.chunk_size:
+                await self._place(handle, data)
+                return
             self._appended += data
             self._appender = handle
             self._note_written(0)
@@ -198,13 +201,15 @@ class OpenFile:
         if not self._appended:
             return
         assert self._appender is not None
-        data = memoryview(bytes(self._appended))
         try:
-            offset = await self._reserve(self._appender, len(data))
-            await self._buffer.write(offset, data)
+            await self._place(self._appender, memoryview(self._appended).toreadonly())
         finally:
             # Not before it is in the other buffer: readers look at both without the lock.
-            self._appended.clear()
+            self._appended = bytearray()
+
+    async def _place(self, handle: Handle, data: memoryview) -> None:
+        offset = await self._reserve(handle, len(data))
+        await self._buffer.write(offset, data)
         self._note_written(offset + len(data))
 
     async def _reserve(self, handle: Handle, count: int) -> int:

@@ -58,23 +58,8 @@ class File:
                 self.handle, offset, memoryview(data), append=kind == "append")
             self.content.extend(bytes(max(0, offset + second - len(self.content))))
             self.content[offset : offset + second] = data
-        elif kind in {"zero", "punch"}:
-            await self.mount.fallocate(
-                self.handle, first, second, zero=True, keep_size=kind == "punch")
-            if kind == "zero":
-                self.content.extend(bytes(max(0, first + second - len(self.content))))
-            end = min(first + second, len(self.content))
-            self.content[first:end] = bytes(max(0, end - first))
-        elif kind == "copy":
-            # To behind the end, at the same place of a chunk or at another.
-            offset = max(first, len(self.content)) + second % 2 * (CHUNK - 1)
-            offset += (first - offset) % CHUNK if second % 3 else 0
-            done = await self.mount.copy_range(self.handle, first, self.handle, offset, second)
-            data = bytes(self.content[first : first + second])
-            assert done == len(data)
-            if data:
-                self.content.extend(bytes(max(0, offset + done - len(self.content))))
-                self.content[offset : offset + done] = data
+        elif kind in {"zero", "punch", "copy"}:
+            await self.range_step(kind, first, second)
         elif kind == "read":
             found = await self.mount.read(self.handle, first, second)
             assert bytes(found) == bytes(self.content[first : first + second])
@@ -96,6 +81,25 @@ class File:
                 self.content.clear()
             assert inode.length == len(self.content)
         assert (await self.mount.getattr(self.inode_id)).length == len(self.content)
+
+    async def range_step(self, kind: str, first: int, second: int) -> None:
+        if kind != "copy":
+            await self.mount.fallocate(
+                self.handle, first, second, zero=True, keep_size=kind == "punch")
+            if kind == "zero":
+                self.content.extend(bytes(max(0, first + second - len(self.content))))
+            end = min(first + second, len(self.content))
+            self.content[first:end] = bytes(max(0, end - first))
+        else:
+            # To behind the end, at the same place of a chunk or at another.
+            offset = max(first, len(self.content)) + second % 2 * (CHUNK - 1)
+            offset += (first - offset) % CHUNK if second % 3 else 0
+            done = await self.mount.copy_range(self.handle, first, self.handle, offset, second)
+            data = bytes(self.content[first : first + second])
+            assert done == len(data)
+            if data:
+                self.content.extend(bytes(max(0, offset + done - len(self.content))))
+                self.content[offset : offset + done] = data
 
 
 async def play(filesystem: FileSystem, steps: list[tuple[str, int, int]]) -> None:
