@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,25 +16,11 @@ from luciole.client.fuse.direct.sends import Sends
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import CHUNK, MemoryCluster
 from luciole.tests.fuse.mounted import needs_fuse
+from luciole.tests.model import appender
 
 pytestmark = [pytest.mark.mount, needs_fuse]
 RECORDS = 1000
 WAIT_S = 60.0
-# Each record begins with who wrote it, its number and its length, and ends with the same.
-APPENDER = """
-import os, random, sys
-path, name, count, often = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-chance = random.Random(name)
-file = os.open(path, os.O_WRONLY | os.O_APPEND)
-for number in range(count):
-    size = chance.choice([24, 100, 1000, chance.randint(24, 65000)])
-    mark = b"%s%05d%05d" % (name.encode(), number, size)
-    record = mark + b"." * (size - 24) + mark[::-1] + b"\\n"
-    assert os.write(file, record) == len(record)
-    if often and number % often == 0:
-        os.fsync(file)
-os.close(file)
-"""
 
 
 @pytest.fixture
@@ -57,30 +41,11 @@ def places() -> Iterator[list[Path]]:
         yield found
 
 
-def append(path: Path, name: str, often: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", APPENDER, str(path), name, str(RECORDS), str(often)])
-
-
-def records(content: bytes) -> list[bytes]:
-    """The marks of all records in order. Raises AssertionError if anything else is there."""
-    marks = []
-    position = 0
-    while position < len(content):
-        mark = content[position : position + 11]
-        size = int(mark[6:])
-        record = content[position : position + size - 1]
-        assert len(record) == size - 1, f"torn at {position}"
-        assert record == mark + b"." * (size - 24) + mark[::-1] + b"\n", f"torn at {position}"
-        marks.append(mark)
-        position += size - 1
-    return marks
-
-
 def test_two_mounts_append_to_one_file(places: list[Path]) -> None:
     for place in places:
         place.joinpath("log").touch()
-    writers = [append(places[0] / "log", "a", 7), append(places[1] / "log", "b", 0)]
+    writers = [appender.start(places[0] / "log", "a", RECORDS, 7),
+               appender.start(places[1] / "log", "b", RECORDS, 0)]
     try:
         assert [writer.wait(WAIT_S) for writer in writers] == [0, 0]
     finally:
@@ -88,9 +53,9 @@ def test_two_mounts_append_to_one_file(places: list[Path]) -> None:
             writer.kill()
             writer.wait()
     for place in places:
-        marks = records((place / "log").read_bytes())
-        for name in (b"a", b"b"):
-            own = [int(mark[1:6]) for mark in marks if mark.startswith(name)]
+        found = appender.records((place / "log").read_bytes())
+        for name in "ab":
+            own = [number for writer, number in found if writer == name]
             assert own == list(range(RECORDS)), "in the order in which each wrote"
 
 
