@@ -131,7 +131,7 @@ class OpenFile:
         try:
             changed = await self._chunks.write(self.inode, offset, data)
         except FsError:
-            self._grown = None  # a part of it may have been done
+            self._lose_count()
             raise
         self._note_changed(changed)
 
@@ -140,6 +140,11 @@ class OpenFile:
         with self._known:
             self._grown = None if self._grown is None or changed.allocated_change is None \
                 else self._grown + changed.allocated_change
+
+    def _lose_count(self) -> None:
+        """An update failed and may have been done in part: the chunks are counted next time."""
+        with self._known:
+            self._grown = None
 
     def _note_unflushed(self, marks: dict[int, int]) -> None:
         with self._known:
@@ -222,7 +227,7 @@ class OpenFile:
                     inode_id=self.inode.inode_id, session_id=handle.session_id,
                     hint=await self._hint(), length=count))
             except FsError as error:
-                self._grown = None
+                self._lose_count()
                 if error.kind != Kind.NO_SESSION:
                     raise
                 handle.session_open, failure = False, error
@@ -274,7 +279,7 @@ class OpenFile:
             try:
                 self._note_changed(await self._map.punch(self.inode, begin, end))
             except FsError:
-                self._grown = None
+                self._lose_count()
                 raise
             self._note_written(0)
         await self._lengthen(handle, 0 if keep_size else end)
@@ -312,7 +317,7 @@ class OpenFile:
                     self._note_changed(await self._map.copy(
                         source.inode, source_offset, self.inode, offset, count))
                 except FsError:
-                    self._grown = None
+                    self._lose_count()
                     raise
             else:
                 for position in range(0, count, COPY_STEP):
@@ -394,7 +399,7 @@ class OpenFile:
                     inode_id=self.inode.inode_id, session_id=handle.session_id,
                     hint=await self._hint()))
             except FsError as error:
-                self._grown = None  # it may have counted
+                self._lose_count()  # it may have counted
                 if error.kind != Kind.NO_SESSION:
                     raise
                 handle.session_open, failure = False, error

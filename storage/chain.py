@@ -110,6 +110,8 @@ class ChainReplica:
                 return Written(known, None)
             self.check_chain(target, io.chain)
             state = await target.engine.state(io.chunk_id)
+            # Of before anything is settled: whoever left that pending may never hear of it.
+            before = state.committed.length if state and state.committed else 0
             if state is not None and state.pending is not None:
                 state = await self.settle(target, state, io.chain, call)
                 known = await self._outcome(target, tag)
@@ -117,12 +119,11 @@ class ChainReplica:
                     return Written(known, None)
             if state is None and io.kind in {storage_pb2.REMOVE, storage_pb2.PUNCH}:
                 await self._note_done(target, io, tag)
-                return Written(Version(0, 0, removed=True), 0)
+                return Written(Version(0, 0, removed=True), before)
             committed = state.committed if state else None
-            before = committed.length if committed else 0
             if io.kind == storage_pb2.TRUNCATE and not _cuts(io, committed):
                 return Written(committed or Version(0, 0), before)
-            if io.kind == storage_pb2.PUNCH and not io.offset and io.length >= before:
+            if _takes_all(io, committed):
                 io.kind = storage_pb2.REMOVE
             base = committed.number if committed else 0
             staged = Staged(io, self._next(target, base, io.chain), base, data)
@@ -390,3 +391,9 @@ def _cuts(io: storage_pb2.WriteIO, committed: Version | None) -> bool:
     if committed is None or committed.length <= io.length:
         return False
     return not io.if_versions or committed.number in io.if_versions
+
+
+def _takes_all(io: storage_pb2.WriteIO, committed: Version | None) -> bool:
+    """Whether an update is a punch that leaves nothing."""
+    length = committed.length if committed else 0
+    return io.kind == storage_pb2.PUNCH and not io.offset and io.length >= length

@@ -295,6 +295,7 @@ class Files:
                 seen.add(data)
             require_true(len(seen) == 1, f"clients see {file.name!r} differently")
             await self._settle(file)
+            await self._count(file)
             try:
                 await self._world.clients[0].client.operations.lookup(
                     CREDENTIAL, ROOT, file.name)
@@ -308,3 +309,13 @@ class Files:
         handle, _ = await operations.open(CREDENTIAL, file.inode_id, BOTH)
         await operations.write(handle, 0, memoryview(image(1) * CELLS))
         await operations.release(handle)
+
+    async def _count(self, file: File) -> None:
+        """What writers reported of blocks is what the chunks take, unless a write came late."""
+        if any(file.model.late) or file.model.late_cuts:
+            return
+        client = self._world.clients[0].client
+        inode = await client.operations.getattr(file.inode_id)
+        found = await client.chunks.allocated(inode)
+        require_true(inode.allocated == found, f"{file.name!r} is said to take "
+                     f"{inode.allocated} bytes of blocks, its chunks take {found}")
