@@ -422,7 +422,7 @@ META_SCAN_GARBAGE: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
     meta_pb2.ScanRequest, meta_pb2.ScanReply,
 )
 META_APPEND: Method[meta_pb2.AppendRequest, meta_pb2.AppendReply] = Method(
-    "Meta", "Append", "append", 2, 50,
+    "Meta", "Append", "append", 2, 70,
     meta_pb2.AppendRequest, meta_pb2.AppendReply,
 )
 META = _service("Meta", 2, (
