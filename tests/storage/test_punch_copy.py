@@ -74,7 +74,7 @@ def test_a_copy_passes_no_byte_through_the_client_and_is_done_once() -> None:
         client = cluster.client()
         content = bytes(range(256)) * (CHUNK // 256)
         await client.write(file(), 0, memoryview(content + b"end"))
-        lost = []
+        lost: list[int] = []
 
         def rule(source: int, destination: int, method: str, request: Message) -> Fault:
             if isinstance(request, storage_pb2.WriteRequest) and not lost:
