@@ -16,6 +16,7 @@ from luciole.proto.services import Call
 from luciole.routing import WRITTEN, serving_targets, successor
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica
+from luciole.storage.copying import Fetcher
 from luciole.storage.core.replica import needs_tail, reads_pending
 from luciole.storage.engine.interface import (
     CHUNK_ID_SIZE,
@@ -46,6 +47,7 @@ class StorageService:
         self._fence = fence
         self._incarnation = int.from_bytes(runtime.entropy.token(8), "little") or 1
         self.replica = ChainReplica(runtime, routing, peers)
+        self._fetcher = Fetcher(runtime, routing, peers)
 
     async def _member(
         self, wanted: storage_pb2.VersionedChain
@@ -112,11 +114,14 @@ class StorageService:
         try:
             check_update(io, data)
             target = await self._head(io.chain)
-            version = await self.replica.write(target, io, data, call)
+            if io.kind == storage_pb2.COPY:
+                data = await self._fetcher.resolve(io, call)
+            version, before = await self.replica.write(target, io, data, call)
             self._fence.check()
         except FsError as failure:
             return storage_pb2.WriteResult(error=failure.to_proto())
-        return storage_pb2.WriteResult(version=version.number, length=version.length)
+        return storage_pb2.WriteResult(
+            version=version.number, length=version.length, length_before=before)
 
     async def forward(
         self, request: storage_pb2.ForwardRequest, call: Call
@@ -308,10 +313,15 @@ class StorageService:
         self, request: storage_pb2.ListChunksRequest, call: Call
     ) -> storage_pb2.ListChunksReply:
         """One page of a target's chunks in order of id."""
-        target = self._targets.get(request.target_id)
-        _need_trust(target)
+        if request.HasField("chain"):
+            target = await self._head(request.chain)
+        else:
+            target = self._targets.get(request.target_id)
+            _need_trust(target)
         limit = min(request.limit or LIST_MAX, LIST_MAX)
         states, more = await target.engine.list(request.begin, request.end or None, limit)
+        if request.HasField("chain"):
+            self._fence.check()
         return storage_pb2.ListChunksReply(
             chunks=[chunk_info(s) for s in states], more=more, incarnation=self._incarnation)
 
@@ -372,7 +382,7 @@ def _holds_as_pending(state: ChunkState, version: int) -> bool:
 
 
 def carries_bytes(io: storage_pb2.WriteIO) -> bool:
-    """Whether `length` bytes of the payload belong to this update."""
+    """Whether `length` bytes of the payload belong to this update; a COPY has them fetched."""
     return io.kind in {storage_pb2.WRITE, storage_pb2.REPLACE}
 
 
@@ -384,6 +394,8 @@ def check_update(io: storage_pb2.WriteIO, data: memoryview) -> None:
         problem = f"a chunk id has {CHUNK_ID_SIZE} bytes"
     elif io.kind not in storage_pb2.UpdateKind.values() or not io.kind:
         problem = f"unknown kind {io.kind}"
+    elif (io.kind == storage_pb2.COPY) != io.HasField("source"):
+        problem = "a copy has a source, and nothing else has"
     elif len(data) != size:
         problem = f"{len(data)} bytes came for an update of {size}"
     elif io.kind != storage_pb2.REMOVE and (

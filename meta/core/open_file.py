@@ -71,6 +71,18 @@ async def fsync(
     return meta_pb2.InodeReply(inode=inode)
 
 
+async def append(
+    txn: Transaction, request: meta_pb2.AppendRequest
+) -> meta_pb2.AppendReply:
+    """Gives bytes that are to be appended a place of their own. The session must be open."""
+    inode = await inodes.load_record(txn, request.inode_id)
+    await sessions.need(txn, request.inode_id, request.session_id)
+    length.apply_hint(inode, request.hint)
+    offset = length.give_place(inode, request.length)
+    inodes.store(txn, inode)
+    return meta_pb2.AppendReply(inode=inode, offset=offset)
+
+
 async def close(
     txn: Transaction, request: meta_pb2.CloseRequest
 ) -> meta_pb2.InodeReply:
