@@ -87,6 +87,7 @@ class OpenFile:
         self._check_io = check_io
         self._pages_version = -1  # the data version that the kernel's pages are of, if known
         self._shown_end = 0  # the length that the kernel was shown at a lock
+        self._uncertain = False  # a write failed, and may yet take effect
         self._overtaken_end = 0  # written here under an earlier truncate version
         self._unflushed: dict[int, int] = {}  # chain -> its losses when first written since fsync
         self._mtime_ns = 0
@@ -169,6 +170,7 @@ class OpenFile:
         """An update failed and may have been done in part: the chunks are counted next time."""
         with self._known:
             self._grown = None
+            self._uncertain = True
 
     def _note_unflushed(self, marks: dict[int, int]) -> None:
         with self._known:
@@ -466,6 +468,7 @@ class OpenFile:
             self._reported = False
             if self.inode.truncate_version == reported_under:
                 self._grown = 0
+                self._uncertain = False
                 self._reported = not self._overtaken_end
             return self._reported
 
@@ -475,8 +478,9 @@ class OpenFile:
             mtime_ns=0 if self._reported else self._mtime_ns)
         if self._grown is not None:
             hint.allocated_change = self._grown
-        else:
+        elif not self._uncertain:
             hint.allocated = await self._chunks.allocated(self.inode)
+        hint.uncertain = self._uncertain  # then the collector counts, when nothing can come
         return hint
 
     async def _end_session(self, handle: Handle) -> None:
@@ -509,6 +513,7 @@ class OpenFile:
             with self._known:
                 self._written_end = self._overtaken_end = 0
                 self._grown = 0
+                self._uncertain = False
                 self._reported = True
                 self.inode = reply.inode
             return reply.inode

@@ -147,6 +147,8 @@ class Collector:
         return (await self._kv.run(lambda txn: lookup.batch_stat(txn, request))).inodes[0]
 
     async def _recover_length(self, key: bytes, value: bytes, done: Collected) -> None:
+        if int.from_bytes(value, "little") > self._runtime.clock.wall_ns() - self._grace_ns:
+            return
         inode = await self._inode(key)
         end = allocated = 0
         if inode.HasField("layout"):

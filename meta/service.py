@@ -240,15 +240,19 @@ class MetaService:
 
     async def close(self, request: meta_pb2.CloseRequest, call: Call) -> meta_pb2.InodeReply:
         """Ends a session with the writer's last report."""
+        now_ns = self._runtime.clock.wall_ns()
         reply = await self._change(
-            request.request_id, meta_pb2.InodeReply, lambda txn: open_file.close(txn, request))
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: open_file.close(txn, request, now_ns))
         await self._finish_trim(reply.inode)
         return reply
 
     async def fsync(self, request: meta_pb2.FsyncRequest, call: Call) -> meta_pb2.InodeReply:
         """Makes the length known."""
+        now_ns = self._runtime.clock.wall_ns()
         reply = await self._change(
-            request.request_id, meta_pb2.InodeReply, lambda txn: open_file.fsync(txn, request))
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: open_file.fsync(txn, request, now_ns))
         await self._finish_trim(reply.inode)
         return reply
 

@@ -122,18 +122,20 @@ class Session(_message.Message):
     def __init__(self, client_id: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., inode_id: _Optional[int] = ..., opened_ns: _Optional[int] = ..., write: _Optional[bool] = ...) -> None: ...
 
 class LengthHint(_message.Message):
-    __slots__ = ("length", "truncate_version", "mtime_ns", "allocated_change", "allocated")
+    __slots__ = ("length", "truncate_version", "mtime_ns", "allocated_change", "allocated", "uncertain")
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_VERSION_FIELD_NUMBER: _ClassVar[int]
     MTIME_NS_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_CHANGE_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAIN_FIELD_NUMBER: _ClassVar[int]
     length: int
     truncate_version: int
     mtime_ns: int
     allocated_change: int
     allocated: int
-    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., allocated_change: _Optional[int] = ..., allocated: _Optional[int] = ...) -> None: ...
+    uncertain: bool
+    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., allocated_change: _Optional[int] = ..., allocated: _Optional[int] = ..., uncertain: _Optional[bool] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
     __slots__ = ("credential", "parent", "name")

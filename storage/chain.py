@@ -29,8 +29,10 @@ from luciole.routing import WRITTEN, RoutingTable, serving_targets, successor
 from luciole.runtime import Runtime
 from luciole.storage.core.replica import (
     EPOCH_SHIFT,
+    Fate,
     Judgement,
     carries_all,
+    fate_of,
     judge,
     next_version,
 )
@@ -215,29 +217,24 @@ class ChainReplica:
     async def judge_pending(
         self, target: Target, chain: mgmtd_pb2.Chain, state: ChunkState
     ) -> ChunkState | None:
-        """Ends a pending version whose fate the head of now tells; returns the state after.
-
-        Members may change places when the preferred order is restored: a former head can hold an
-        update that it could not pass on, or whose answer it missed. No tail can have committed
-        what the head lacks: it went through every member of its time, and later ones were brought
-        up to date. A removal that the head has made has left nothing there.
+        """Ends a pending version whose fate the head of now tells (core/replica.py: `fate_of`);
+        returns the state after.
         """
         assert state.pending is not None
         number = state.pending.number
         first = serving_targets(chain)[0]
-        if number >> EPOCH_SHIFT >= chain.version or first == target.target_id:
+        if first == target.target_id or number >> EPOCH_SHIFT >= chain.version:
             return state
         stub = self._peers.storage(self._routing.current().node_of(first))
         reply = await stub.list_chunks(
             storage_pb2.ListChunksRequest(
                 target_id=first, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
             timeout=HEAD_TIMEOUT_S)
-        if any(chunk.pending_version == number or chunk.committed_version >= number
-               for chunk in reply.chunks):
-            return state
-        if state.pending.removed and not reply.chunks:
+        head = state_of(reply.chunks[0]) if reply.chunks else None
+        fate = fate_of(number, head, chain.version, removal=state.pending.removed)
+        if fate is Fate.DONE:
             await target.engine.commit(state.chunk_id, number)
-        else:
+        elif fate is Fate.VOID:
             await target.engine.abandon(state.chunk_id)
         return await target.engine.state(state.chunk_id)
 
@@ -384,6 +381,16 @@ class Link:
         with self._guard:
             if self.current < seen:
                 self.current = seen + 1
+
+
+def state_of(chunk: storage_pb2.ChunkInfo) -> ChunkState:
+    """What another replica says that it has of a chunk."""
+    def version(number: int, length: int) -> Version | None:
+        return Version(number, length) if number else None
+
+    return ChunkState(
+        chunk.chunk_id, version(chunk.committed_version, chunk.length),
+        version(chunk.pending_version, 0))
 
 
 def _cuts(io: storage_pb2.WriteIO, committed: Version | None) -> bool:

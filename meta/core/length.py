@@ -86,6 +86,14 @@ def give_place(inode: meta_pb2.Inode, count: int) -> int:
     return offset
 
 
+def note_uncertain(
+    txn: Transaction, inode: meta_pb2.Inode, hint: meta_pb2.LengthHint, now_ns: int
+) -> None:
+    """Lists a file of which a write failed: where it ends is looked up once nothing can come."""
+    if hint.uncertain:
+        txn.set(schema.listed_key(schema.UNREPORTED, inode.inode_id), now_ns.to_bytes(8, "little"))
+
+
 async def recover(
     txn: Transaction, inode_id: int, truncate_version: int, data_end: int, allocated: int
 ) -> None:

@@ -59,7 +59,7 @@ async def open_file(
 
 
 async def fsync(
-    txn: Transaction, request: meta_pb2.FsyncRequest
+    txn: Transaction, request: meta_pb2.FsyncRequest, now_ns: int
 ) -> meta_pb2.InodeReply:
     """Makes the length known to all. The session must be open."""
     inode = await inodes.load_record(txn, request.inode_id)
@@ -68,6 +68,7 @@ async def fsync(
         if request.hint.mtime_ns:
             await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
+    length.note_uncertain(txn, inode, request.hint, now_ns)
     return meta_pb2.InodeReply(inode=inode)
 
 
@@ -84,7 +85,7 @@ async def append(
 
 
 async def close(
-    txn: Transaction, request: meta_pb2.CloseRequest
+    txn: Transaction, request: meta_pb2.CloseRequest, now_ns: int
 ) -> meta_pb2.InodeReply:
     """Ends a session with its last report; without a report an unknown session is no error.
 
@@ -97,6 +98,7 @@ async def close(
         if request.hint.mtime_ns:
             await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
+    length.note_uncertain(txn, inode, request.hint, now_ns)
     sessions.end(
         txn, request.request_id.client_id, request.inode_id, request.session_id)
     return meta_pb2.InodeReply(inode=inode)

@@ -294,7 +294,6 @@ class Files:
                 require_true(not problem, self._about(client, file, problem))
                 seen.add(data)
             require_true(len(seen) == 1, f"clients see {file.name!r} differently")
-            await self._settle(file)
             await self._count(file)
             try:
                 await self._world.clients[0].client.operations.lookup(
@@ -302,13 +301,6 @@ class Files:
             except FsError as failure:
                 require_true(failure.kind != Kind.NOT_FOUND, f"{file.name!r} is gone")
                 raise
-
-    async def _settle(self, file: File) -> None:
-        """What a failed write left pending stays so until the next writer comes."""
-        operations = self._world.clients[0].client.operations
-        handle, _ = await operations.open(CREDENTIAL, file.inode_id, BOTH)
-        await operations.write(handle, 0, memoryview(image(1) * CELLS))
-        await operations.release(handle)
 
     async def _count(self, file: File) -> None:
         """What writers reported of blocks is what the chunks take, unless a write came late."""
