@@ -23,6 +23,8 @@ from luciole.meta.core import (
     locks,
     lookup,
     open_file,
+    quota,
+    remove_tree,
     rename,
     scan,
     schema,
@@ -112,15 +114,18 @@ class MetaService:
         """Lists one page of a directory."""
         return await self._read(request, directory.read_dir)
 
-    async def stat_fs(self, request: common_pb2.Empty, call: Call) -> meta_pb2.StatFsReply:
-        """Tells space and number of inodes."""
+    async def stat_fs(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.StatFsReply:
+        """Tells space and number of inodes: of the cluster, or of the quota that is there."""
         async def count(txn: Transaction) -> int:
             return schema.decode_counter(await txn.get(schema.INODE_COUNT, snapshot=True))
 
         capacity, free, used = await self._cluster.space()
-        return meta_pb2.StatFsReply(
+        whole = meta_pb2.StatFsReply(
             capacity_bytes=capacity, free_bytes=free, used_bytes=used,
             inodes=await self._kv.run(count))
+        if not request.inode_id:
+            return whole
+        return quota.narrowed(whole, (await self._read(request, quota.get_quota)).quota)
 
     # Changing the namespace.
 
@@ -153,6 +158,15 @@ class MetaService:
         return await self._change(
             request.request_id, meta_pb2.RemoveReply,
             lambda txn: link.unlink(txn, request, env))
+
+    async def remove_tree(
+        self, request: meta_pb2.RemoveTreeRequest, call: Call
+    ) -> meta_pb2.RemoveReply:
+        """Removes a directory with everything below it."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.RemoveReply,
+            lambda txn: remove_tree.remove_tree(txn, request, env))
 
     async def symlink(self, request: meta_pb2.SymlinkRequest, call: Call) -> meta_pb2.InodeReply:
         """Makes a symbolic link."""
@@ -196,6 +210,30 @@ class MetaService:
         return await self._change(
             request.request_id, meta_pb2.CreateReply,
             lambda txn: create.create_unnamed(txn, request, env))
+
+    # Quotas.
+
+    async def set_quota(
+        self, request: meta_pb2.SetQuotaRequest, call: Call
+    ) -> meta_pb2.QuotaReply:
+        """Sets limits, and begins to account."""
+        return await self._change(
+            request.request_id, meta_pb2.QuotaReply, lambda txn: quota.set_quota(txn, request))
+
+    async def remove_quota(
+        self, request: meta_pb2.RemoveQuotaRequest, call: Call
+    ) -> meta_pb2.QuotaReply:
+        """Ends accounting."""
+        return await self._change(
+            request.request_id, meta_pb2.QuotaReply, lambda txn: quota.remove_quota(txn, request))
+
+    async def get_quota(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.QuotaReply:
+        """Tells limits and usage of the root that an inode counts for."""
+        return await self._read(request, quota.get_quota)
+
+    async def scan_quotas(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
+        """One page of all quota roots."""
+        return await self._read(request, scan.scan_quotas)
 
     # Extended attributes.
 

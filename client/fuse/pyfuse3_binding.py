@@ -19,6 +19,7 @@ from luciole.client.fuse.attributes import (
     BLOCK,
     SeenVersions,
     as_caller,
+    file_counts,
     mode_of,
     open_flags,
     type_of,
@@ -207,8 +208,8 @@ class Pyfuse3Binding(pyfuse3.Operations):
         reply.f_bsize = reply.f_frsize = BLOCK
         reply.f_blocks = found.capacity_bytes // BLOCK
         reply.f_bfree = reply.f_bavail = found.free_bytes // BLOCK
-        reply.f_files = found.inodes + found.free_bytes // BLOCK
-        reply.f_ffree = reply.f_favail = found.free_bytes // BLOCK
+        reply.f_files, reply.f_ffree = file_counts(found)
+        reply.f_favail = reply.f_ffree
         reply.f_namemax = NAME_BYTES_MAX
         return reply
 

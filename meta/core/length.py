@@ -16,7 +16,7 @@ from __future__ import annotations
 from luciole.errors import Kind, require
 from luciole.kv.interface import Transaction
 from luciole.limits import CHUNKS_PER_FILE_MAX
-from luciole.meta.core import inodes, schema
+from luciole.meta.core import inodes, schema, usage
 from luciole.proto import meta_pb2
 
 
@@ -64,6 +64,14 @@ def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
     return changed
 
 
+def apply_report(txn: Transaction, inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
+    """Takes a writer's report and counts its bytes, which are there whatever a quota says."""
+    before = inode.length
+    changed = apply_hint(inode, hint)
+    usage.count(txn, inode.quota_root, inode.length - before)
+    return changed
+
+
 async def recover(
     txn: Transaction, inode_id: int, truncate_version: int, data_end: int
 ) -> None:
@@ -74,5 +82,5 @@ async def recover(
         return
     inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
     hint = meta_pb2.LengthHint(length=data_end, truncate_version=truncate_version)
-    if not inode.trim_pending and apply_hint(inode, hint):
+    if not inode.trim_pending and apply_report(txn, inode, hint):
         inodes.store(txn, inode)

@@ -284,6 +284,33 @@ class World:
             request_id=self._tick(), credential=by or user(), inode_id=inode_id, name=name),
             CALL)).inode
 
+    def remove_tree(
+        self, name: bytes, parent: int = ROOT, by: common_pb2.Credential | None = None
+    ) -> meta_pb2.Inode:
+        return drive(self.meta.remove_tree(meta_pb2.RemoveTreeRequest(
+            request_id=self._tick(), credential=by or user(), parent=parent, name=name),
+            CALL)).inode
+
+    def set_quota(
+        self, inode_id: int, size: int | None = None, inodes: int | None = None,
+        by: common_pb2.Credential | None = None,
+    ) -> meta_pb2.Quota:
+        return drive(self.meta.set_quota(meta_pb2.SetQuotaRequest(
+            request_id=self._tick(), credential=by or user(), inode_id=inode_id,
+            bytes_limit=size, inodes_limit=inodes), CALL)).quota
+
+    def remove_quota(self, inode_id: int) -> None:
+        drive(self.meta.remove_quota(meta_pb2.RemoveQuotaRequest(
+            request_id=self._tick(), credential=user(), inode_id=inode_id), CALL))
+
+    def quota(self, inode_id: int) -> meta_pb2.Quota:
+        return drive(self.meta.get_quota(meta_pb2.StatRequest(inode_id=inode_id), CALL)).quota
+
+    def used(self, inode_id: int) -> tuple[int, int]:
+        """(bytes, inodes) of the root that an inode counts for."""
+        quota = self.quota(inode_id)
+        return quota.bytes_used, quota.inodes_used
+
     def set_attr(
         self, request: meta_pb2.SetAttrRequest, by: common_pb2.Credential | None = None
     ) -> meta_pb2.Inode:
@@ -311,7 +338,7 @@ class World:
                 return found
 
     def inode_count(self) -> int:
-        return drive(self.meta.stat_fs(common_pb2.Empty(), CALL)).inodes
+        return drive(self.meta.stat_fs(meta_pb2.StatRequest(), CALL)).inodes
 
     def keys(self, prefix: bytes) -> list[bytes]:
         """What the store has under a prefix."""
@@ -328,7 +355,8 @@ class World:
         return drive(self.store.run(body))
 
     def check(self) -> None:
-        """fsck: every entry has its inode, every inode its links, and the count is right."""
+        """fsck: every entry has its inode, every inode its links, and the counts are right."""
+        self._check_usage()
         inodes = {i.inode_id: i for i in self._scan("inodes")}
         names: dict[int, int] = {}
         children: dict[int, int] = {}
@@ -356,6 +384,18 @@ class World:
         for key, value in self.records(schema.XATTR):
             attributes[schema.inode_id_of(key)] += len(key) - 12 + len(value)
         assert attributes == {number: inode.xattr_bytes for number, inode in inodes.items()}
+
+    def _check_usage(self) -> None:
+        truth: dict[int, list[int]] = {}
+        for inode in self._scan("inodes"):
+            if inode.quota_root:
+                sums = truth.setdefault(inode.quota_root, [0, 0])
+                sums[0] += inode.length
+                sums[1] += 1
+        quotas = {quota.inode_id: quota for quota in self._scan("quotas")}
+        assert truth.keys() <= quotas.keys()
+        for root, quota in quotas.items():
+            assert [quota.bytes_used, quota.inodes_used] == truth.get(root, [0, 0])
 
     def _scan(self, what: str) -> list[Any]:
         found: list[Any] = []
