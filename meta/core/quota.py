@@ -135,7 +135,7 @@ async def adopt(
     Raises FsError CROSS_QUOTA for what is `strict`ly bound to its root, and QUOTA_EXCEEDED.
     """
     source, target = inode.quota_root, directory.quota_root
-    if source == target or inode.inode_id == source:
+    if source in {target, inode.inode_id}:
         return
     walk = await _walk(txn)
     walking = walk is not None and (walk.source, walk.target) == (source, target)
