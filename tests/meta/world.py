@@ -358,12 +358,14 @@ class World:
         """fsck: every entry has its inode, every inode its links, and the counts are right."""
         self._check_usage()
         inodes = {i.inode_id: i for i in self._scan("inodes")}
+        detached = {schema.inode_id_of(key) for key in self.keys(schema.DETACHED)}
         names: dict[int, int] = {}
         children: dict[int, int] = {}
         for dentry in self._scan("dentries"):
             inode = inodes[dentry.inode_id]
             assert dentry.type == inode.type
-            assert inodes[dentry.parent].type == meta_pb2.DIRECTORY
+            if dentry.parent not in detached:
+                assert inodes[dentry.parent].type == meta_pb2.DIRECTORY
             names[dentry.inode_id] = names.get(dentry.inode_id, 0) + 1
             if inode.type == meta_pb2.DIRECTORY:
                 assert inode.parent == dentry.parent
