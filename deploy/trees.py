@@ -43,13 +43,13 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
         "until they are closed.", epilog="example: luciole rm -r /datasets/old --dir ./cluster")
     remove.add_argument("-r", "--recursive", action="store_true", required=True,
                         help="must be given: everything below goes too")
-    _finish(remove, run_rm)
+    finish(remove, run_rm)
     usage = commands.add_parser(
         "du", help="bytes and inodes of a directory", description="Tells the lengths of all "
         "files below a path, together, and their number. A directory with a quota answers at "
         "once (less what is below other quotas inside it); others are read through.",
         epilog="example: luciole du /datasets --dir ./cluster")
-    _finish(usage, run_du)
+    finish(usage, run_du)
     quota = commands.add_parser(
         "quota", help="limits for directories", description="Limits the bytes and inodes of a "
         "directory, and keeps its usage exact. An inode counts for the nearest directory with a "
@@ -62,24 +62,25 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     change.add_argument("--bytes", type=amount, metavar="N", help="sum of the lengths: 500, 10G")
     change.add_argument("--inodes", type=amount, metavar="N", help="files, directories and all")
     change.add_argument("--wait", action="store_true", help="until everything is counted")
-    _finish(change, run_set)
-    _finish(actions.add_parser(
+    finish(change, run_set)
+    finish(actions.add_parser(
         "get", help="show one", description="Shows the quota that a path counts for.",
         epilog="example: luciole quota get /home/ann --json"), run_get)
     listing = actions.add_parser(
         "list", help="show all", description="Shows all quotas.",
         epilog="example: luciole quota list --json")
-    _finish(listing, run_list, path=False)
-    _finish(actions.add_parser(
+    finish(listing, run_list, path=False)
+    finish(actions.add_parser(
         "rm", help="end one", description="Lifts the limits of a directory and ends its "
         "accounting; what is below counts for the next quota above it, if any.",
         epilog="example: luciole quota rm /home/ann"), run_end)
 
 
-def _finish(
+def finish(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], *,
     path: bool = True,
 ) -> None:
+    """Gives a parser what all commands on trees have."""
     if path:
         parser.add_argument("path", metavar="PATH", help="from the root of the filesystem: /a/b")
     add_cluster_options(parser)
@@ -87,7 +88,8 @@ def _finish(
     parser.set_defaults(run=run)
 
 
-def _with_trees(args: argparse.Namespace, work: Work) -> Answer:
+def with_trees(args: argparse.Namespace, work: Work) -> Answer:
+    """What `work` answers, with a client that is there for its time."""
     client = open_client(client_config(args), ThreadRuntime())
     drive(client.connect())
     try:
@@ -97,7 +99,8 @@ def _with_trees(args: argparse.Namespace, work: Work) -> Answer:
         drive(client.end_session())
 
 
-def _print(args: argparse.Namespace, answer: Answer, text: str) -> int:
+def print_answer(args: argparse.Namespace, answer: Answer, text: str) -> int:
+    """Prints an answer for people or scripts; returns the exit status."""
     if args.json:
         print_json(answer)
     else:
@@ -110,7 +113,7 @@ def run_rm(args: argparse.Namespace) -> int:
     async def work(trees: Trees, report: Progress) -> Answer:
         return {"removed": args.path, "inode": (await trees.remove(args.path)).inode_id}
 
-    return _print(args, _with_trees(args, work),
+    return print_answer(args, with_trees(args, work),
                   f"removed {args.path}; its space is freed in the background")
 
 
@@ -126,8 +129,8 @@ def run_du(args: argparse.Namespace) -> int:
         size, inodes = await trees.measure(inode, report)
         return {"path": args.path, "bytes": size, "inodes": inodes, "accounted": False}
 
-    found = _with_trees(args, work)
-    return _print(args, found, f"{found['bytes']} bytes in {found['inodes']} inodes")
+    found = with_trees(args, work)
+    return print_answer(args, found, f"{found['bytes']} bytes in {found['inodes']} inodes")
 
 
 async def _get(trees: Trees, inode: meta_pb2.Inode) -> meta_pb2.Quota:
@@ -158,8 +161,8 @@ def run_get(args: argparse.Namespace) -> int:
                           args.path)
         return _shown(quota, await trees.path_of(quota.inode_id))
 
-    found = _with_trees(args, work)
-    return _print(args, found, _line(found))
+    found = with_trees(args, work)
+    return print_answer(args, found, _line(found))
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -168,10 +171,10 @@ def run_list(args: argparse.Namespace) -> int:
         return {"quotas": [_shown(quota, await trees.path_of(quota.inode_id))
                            for quota in await trees.quotas()]}
 
-    found = _with_trees(args, work)
+    found = with_trees(args, work)
     rows = found["quotas"]
     assert isinstance(rows, list)
-    return _print(args, found, "\n".join(map(_line, rows)) or "no quotas")
+    return print_answer(args, found, "\n".join(map(_line, rows)) or "no quotas")
 
 
 def run_set(args: argparse.Namespace) -> int:
@@ -189,8 +192,8 @@ def run_set(args: argparse.Namespace) -> int:
             quota = await _get(trees, inode)
         return _shown(quota, args.path)
 
-    found = _with_trees(args, work)
-    return _print(args, found, _line(found))
+    found = with_trees(args, work)
+    return print_answer(args, found, _line(found))
 
 
 def run_end(args: argparse.Namespace) -> int:
@@ -201,4 +204,5 @@ def run_end(args: argparse.Namespace) -> int:
             credential=trees.credential, inode_id=inode.inode_id))
         return {"path": args.path, "removed": True}
 
-    return _print(args, _with_trees(args, work), f"{args.path} has no quota of its own any more")
+    return print_answer(
+        args, with_trees(args, work), f"{args.path} has no quota of its own any more")

@@ -25,6 +25,7 @@ from luciole.meta.core import (
     remove_tree,
     schema,
     sessions,
+    trash,
     truncate,
 )
 from luciole.meta.ports import Chunks, Cluster
@@ -43,6 +44,7 @@ class Collected(msgspec.Struct):
     freed: int = 0
     trimmed: int = 0
     recovered: int = 0
+    expired: int = 0  # items of the trash
     taken_apart: int = 0  # entries of removed trees
     dropped_clients: int = 0
     failures: int = 0
@@ -71,6 +73,7 @@ class Collector:
         """One pass over all lists."""
         done = Collected()
         await self._drop_dead_clients(done)
+        await self._expire_trash(done)
         await self._take_trees_apart(done)
         await self._account(done)
         await self._each(schema.ORPHAN, self._condemn, done)
@@ -136,6 +139,24 @@ class Collector:
                     done.failures += 1
                     log.info("take_apart_later", inode=schema.inode_id_of(row.key),
                              error=str(failure))
+
+    async def _expire_trash(self, done: Collected) -> None:
+        try:
+            for policy in await self._kv.run(trash.policies):
+                now_ns = self._runtime.clock.wall_ns()
+                step = partial(
+                    trash.expire, directory=policy.inode_id, now_ns=now_ns,
+                    before_ns=now_ns - policy.keep_seconds * 10**9)
+                for _ in range(BATCHES):
+                    gone = await self._kv.run(step)
+                    done.expired += gone
+                    if gone < trash.PAGE:
+                        break
+                if policy.disabled or not gone:
+                    await self._kv.run(partial(trash.forget, directory=policy.inode_id))
+        except FsError as failure:
+            done.failures += 1
+            log.info("expire_later", error=str(failure))
 
     async def _account(self, done: Collected) -> None:
         """Goes on with the walk of a quota, and forgets roots that are done with."""

@@ -30,6 +30,7 @@ from luciole.meta.core import (
     schema,
     sessions,
     set_attr,
+    trash,
     truncate,
     xattrs,
 )
@@ -234,6 +235,40 @@ class MetaService:
     async def scan_quotas(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
         """One page of all quota roots."""
         return await self._read(request, scan.scan_quotas)
+
+    # Trash.
+
+    async def set_trash(
+        self, request: meta_pb2.SetTrashRequest, call: Call
+    ) -> meta_pb2.TrashReply:
+        """Makes, changes or disables the trash of a directory."""
+        return await self._change(
+            request.request_id, meta_pb2.TrashReply, lambda txn: trash.set_trash(txn, request))
+
+    async def get_trash(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.TrashReply:
+        """Tells what becomes of what is removed from a directory."""
+        return await self._read(request, trash.get_trash)
+
+    async def list_trash(
+        self, request: meta_pb2.ListTrashRequest, call: Call
+    ) -> meta_pb2.ListTrashReply:
+        """One page of what is in a trash."""
+        return await self._read(request, trash.list_trash)
+
+    async def restore(self, request: meta_pb2.RestoreRequest, call: Call) -> meta_pb2.InodeReply:
+        """Gives what is in a trash a name again."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply, lambda txn: trash.restore(txn, request, env))
+
+    async def empty_trash(
+        self, request: meta_pb2.EmptyTrashRequest, call: Call
+    ) -> meta_pb2.EmptyTrashReply:
+        """Removes one page of what is in a trash for good."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.EmptyTrashReply,
+            lambda txn: trash.empty(txn, request, env))
 
     # Extended attributes.
 

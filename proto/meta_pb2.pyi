@@ -42,7 +42,7 @@ class Layout(_message.Message):
     def __init__(self, table_id: _Optional[int] = ..., table_version: _Optional[int] = ..., chunk_size: _Optional[int] = ..., stripe: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Inode(_message.Message):
-    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "quota_root")
+    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "quota_root", "trashed")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class Inode(_message.Message):
     LINKABLE_FIELD_NUMBER: _ClassVar[int]
     DATA_VERSION_FIELD_NUMBER: _ClassVar[int]
     QUOTA_ROOT_FIELD_NUMBER: _ClassVar[int]
+    TRASHED_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
     type: FileType
     mode: int
@@ -91,7 +92,22 @@ class Inode(_message.Message):
     linkable: bool
     data_version: int
     quota_root: int
-    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., quota_root: _Optional[int] = ...) -> None: ...
+    trashed: Trashed
+    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., quota_root: _Optional[int] = ..., trashed: _Optional[_Union[Trashed, _Mapping]] = ...) -> None: ...
+
+class Trashed(_message.Message):
+    __slots__ = ("directory", "parent", "name", "uid", "time_ns")
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    directory: int
+    parent: int
+    name: bytes
+    uid: int
+    time_ns: int
+    def __init__(self, directory: _Optional[int] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., uid: _Optional[int] = ..., time_ns: _Optional[int] = ...) -> None: ...
 
 class Dentry(_message.Message):
     __slots__ = ("parent", "name", "inode_id", "type")
@@ -550,6 +566,90 @@ class QuotaReply(_message.Message):
     QUOTA_FIELD_NUMBER: _ClassVar[int]
     quota: Quota
     def __init__(self, quota: _Optional[_Union[Quota, _Mapping]] = ...) -> None: ...
+
+class Trash(_message.Message):
+    __slots__ = ("inode_id", "keep_seconds", "disabled")
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DISABLED_FIELD_NUMBER: _ClassVar[int]
+    inode_id: int
+    keep_seconds: int
+    disabled: bool
+    def __init__(self, inode_id: _Optional[int] = ..., keep_seconds: _Optional[int] = ..., disabled: _Optional[bool] = ...) -> None: ...
+
+class SetTrashRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id", "keep_seconds")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    keep_seconds: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., keep_seconds: _Optional[int] = ...) -> None: ...
+
+class TrashReply(_message.Message):
+    __slots__ = ("trash",)
+    TRASH_FIELD_NUMBER: _ClassVar[int]
+    trash: Trash
+    def __init__(self, trash: _Optional[_Union[Trash, _Mapping]] = ...) -> None: ...
+
+class ListTrashRequest(_message.Message):
+    __slots__ = ("credential", "inode_id", "after")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    credential: _common_pb2.Credential
+    inode_id: int
+    after: bytes
+    def __init__(self, credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., after: _Optional[bytes] = ...) -> None: ...
+
+class ListTrashReply(_message.Message):
+    __slots__ = ("inodes", "last", "more")
+    INODES_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    inodes: _containers.RepeatedCompositeFieldContainer[Inode]
+    last: bytes
+    more: bool
+    def __init__(self, inodes: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ..., last: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
+
+class RestoreRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "directory", "time_ns", "inode_id", "parent", "name")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    directory: int
+    time_ns: int
+    inode_id: int
+    parent: int
+    name: bytes
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., directory: _Optional[int] = ..., time_ns: _Optional[int] = ..., inode_id: _Optional[int] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+
+class EmptyTrashRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ...) -> None: ...
+
+class EmptyTrashReply(_message.Message):
+    __slots__ = ("removed", "more")
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    removed: int
+    more: bool
+    def __init__(self, removed: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class StatFsReply(_message.Message):
     __slots__ = ("capacity_bytes", "free_bytes", "used_bytes", "inodes", "inodes_limit")

@@ -441,6 +441,26 @@ META_SCAN_QUOTAS: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
     "Meta", "ScanQuotas", "scan_quotas", 2, 74,
     meta_pb2.ScanRequest, meta_pb2.ScanReply,
 )
+META_SET_TRASH: Method[meta_pb2.SetTrashRequest, meta_pb2.TrashReply] = Method(
+    "Meta", "SetTrash", "set_trash", 2, 75,
+    meta_pb2.SetTrashRequest, meta_pb2.TrashReply,
+)
+META_GET_TRASH: Method[meta_pb2.StatRequest, meta_pb2.TrashReply] = Method(
+    "Meta", "GetTrash", "get_trash", 2, 76,
+    meta_pb2.StatRequest, meta_pb2.TrashReply,
+)
+META_LIST_TRASH: Method[meta_pb2.ListTrashRequest, meta_pb2.ListTrashReply] = Method(
+    "Meta", "ListTrash", "list_trash", 2, 77,
+    meta_pb2.ListTrashRequest, meta_pb2.ListTrashReply,
+)
+META_RESTORE: Method[meta_pb2.RestoreRequest, meta_pb2.InodeReply] = Method(
+    "Meta", "Restore", "restore", 2, 78,
+    meta_pb2.RestoreRequest, meta_pb2.InodeReply,
+)
+META_EMPTY_TRASH: Method[meta_pb2.EmptyTrashRequest, meta_pb2.EmptyTrashReply] = Method(
+    "Meta", "EmptyTrash", "empty_trash", 2, 79,
+    meta_pb2.EmptyTrashRequest, meta_pb2.EmptyTrashReply,
+)
 META_WATCH: Method[meta_pb2.WatchRequest, meta_pb2.WatchReply] = Method(
     "Meta", "Watch", "watch", 2, 60,
     meta_pb2.WatchRequest, meta_pb2.WatchReply,
@@ -519,6 +539,11 @@ META = _service("Meta", 2, (
     META_REMOVE_QUOTA,
     META_GET_QUOTA,
     META_SCAN_QUOTAS,
+    META_SET_TRASH,
+    META_GET_TRASH,
+    META_LIST_TRASH,
+    META_RESTORE,
+    META_EMPTY_TRASH,
     META_WATCH,
     META_MAKE_NODE,
     META_CREATE_UNNAMED,
@@ -652,6 +677,26 @@ class MetaService(Protocol):
     async def scan_quotas(
         self, request: meta_pb2.ScanRequest, call: Call
     ) -> meta_pb2.ScanReply: ...
+
+    async def set_trash(
+        self, request: meta_pb2.SetTrashRequest, call: Call
+    ) -> meta_pb2.TrashReply: ...
+
+    async def get_trash(
+        self, request: meta_pb2.StatRequest, call: Call
+    ) -> meta_pb2.TrashReply: ...
+
+    async def list_trash(
+        self, request: meta_pb2.ListTrashRequest, call: Call
+    ) -> meta_pb2.ListTrashReply: ...
+
+    async def restore(
+        self, request: meta_pb2.RestoreRequest, call: Call
+    ) -> meta_pb2.InodeReply: ...
+
+    async def empty_trash(
+        self, request: meta_pb2.EmptyTrashRequest, call: Call
+    ) -> meta_pb2.EmptyTrashReply: ...
 
     async def watch(
         self, request: meta_pb2.WatchRequest, call: Call
@@ -1111,6 +1156,76 @@ class MetaStub:
         """Calls Meta.ScanQuotas."""
         return await self.caller.call(
             META_SCAN_QUOTAS, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def set_trash(
+        self,
+        request: meta_pb2.SetTrashRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.TrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.TrashReply:
+        """Calls Meta.SetTrash."""
+        return await self.caller.call(
+            META_SET_TRASH, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def get_trash(
+        self,
+        request: meta_pb2.StatRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.TrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.TrashReply:
+        """Calls Meta.GetTrash."""
+        return await self.caller.call(
+            META_GET_TRASH, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def list_trash(
+        self,
+        request: meta_pb2.ListTrashRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.ListTrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.ListTrashReply:
+        """Calls Meta.ListTrash."""
+        return await self.caller.call(
+            META_LIST_TRASH, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def restore(
+        self,
+        request: meta_pb2.RestoreRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.InodeReply:
+        """Calls Meta.Restore."""
+        return await self.caller.call(
+            META_RESTORE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def empty_trash(
+        self,
+        request: meta_pb2.EmptyTrashRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.EmptyTrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.EmptyTrashReply:
+        """Calls Meta.EmptyTrash."""
+        return await self.caller.call(
+            META_EMPTY_TRASH, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

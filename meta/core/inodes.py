@@ -103,6 +103,11 @@ def drop(txn: Transaction, inode: meta_pb2.Inode) -> None:
     txn.clear(schema.inode_key(inode.inode_id))
     txn.add(schema.INODE_COUNT, -1)
     usage.count(txn, inode.quota_root, -inode.length, -1)
+    drop_beside(txn, inode)
+
+
+def drop_beside(txn: Transaction, inode: meta_pb2.Inode) -> None:
+    """Removes what is recorded of an inode beside its own record."""
     if inode.xattr_bytes:
         txn.clear_range(*schema.xattr_range(inode.inode_id))
     if inode.type == meta_pb2.DIRECTORY:

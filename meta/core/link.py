@@ -5,7 +5,7 @@ from __future__ import annotations
 from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
 from luciole.limits import SYMLINK_BYTES_MAX
-from luciole.meta.core import access, inodes, quota, schema
+from luciole.meta.core import access, inodes, quota, schema, trash
 from luciole.meta.core.create import check_absent, check_new_name, enter, new_inode
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
@@ -63,5 +63,6 @@ async def unlink(
     access.check_sticky(parent, inode, request.credential)
     txn.clear(schema.dentry_key(request.parent, request.name))
     inodes.touch_directory(txn, request.parent, env.now_ns)
-    inodes.drop_link(txn, inode, env.now_ns)
+    await trash.drop_link(txn, inode, request.parent, request.name,
+                          uid=request.credential.uid, now_ns=env.now_ns)
     return meta_pb2.RemoveReply(inode=inode)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, schema
+from luciole.meta.core import access, inodes, schema, trash
 from luciole.meta.core.create import check_new_name
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
@@ -36,7 +36,9 @@ async def remove_tree(
     top = await inodes.load_record(txn, dentry.inode_id)
     access.check_sticky(parent, top, request.credential)
     access.check_owner(top, request.credential)
-    _detach(txn, top)
+    if not await trash.keep_tree(txn, top, request.parent, request.name,
+                                 uid=request.credential.uid, now_ns=env.now_ns):
+        _detach(txn, top)
     txn.clear(schema.dentry_key(request.parent, request.name))
     inodes.touch_directory(txn, request.parent, env.now_ns, subdirectories=-1)
     top.nlink = 0

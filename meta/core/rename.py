@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, quota, schema
+from luciole.meta.core import access, inodes, quota, schema, trash
 from luciole.meta.core.environment import Environment
 from luciole.proto import common_pb2, meta_pb2
 
@@ -45,7 +45,7 @@ async def rename(
     replaced = await inodes.load_record(txn, target.inode_id)
     access.check_sticky(target_parent, replaced, request.credential)
     await quota.move(txn, moved, source_parent, target_parent)
-    await _replace(txn, moved, replaced, env, request.new_name)
+    await _replace(txn, moved, replaced, request, env)
     _move(txn, request, env, moved,
           replaced_directory=replaced.type == meta_pb2.DIRECTORY)
     return meta_pb2.RenameReply(inode=moved, replaced=replaced)
@@ -80,10 +80,11 @@ async def _check_no_loop(txn: Transaction, moved_id: int, new_parent: int) -> No
 
 
 async def _replace(
-    txn: Transaction, moved: meta_pb2.Inode, replaced: meta_pb2.Inode, env: Environment,
-    name: bytes,
+    txn: Transaction, moved: meta_pb2.Inode, replaced: meta_pb2.Inode,
+    request: meta_pb2.RenameRequest, env: Environment,
 ) -> None:
     """What stood at the new name goes, if the two are of a kind."""
+    name = request.new_name
     if replaced.type == meta_pb2.DIRECTORY:
         require(moved.type == meta_pb2.DIRECTORY, Kind.IS_DIRECTORY,
                 "a directory stands at the new name", repr(name))
@@ -94,7 +95,8 @@ async def _replace(
         return
     require(moved.type != meta_pb2.DIRECTORY, Kind.NOT_DIRECTORY,
             "the new name is no directory", repr(name))
-    inodes.drop_link(txn, replaced, env.now_ns)
+    await trash.drop_link(txn, replaced, request.new_parent, name,
+                          uid=request.credential.uid, now_ns=env.now_ns)
 
 
 def _move(

@@ -10,6 +10,7 @@ PAGE_MAX = 1000
 UNREACHABLE = schema.GARBAGE[:3]
 assert schema.FREED.startswith(UNREACHABLE)
 assert schema.DETACHED.startswith(UNREACHABLE)
+assert schema.TRASHED.startswith(UNREACHABLE)
 
 
 async def _page(
@@ -50,7 +51,7 @@ async def scan_sessions(txn: Transaction, request: meta_pb2.ScanRequest) -> meta
 
 
 async def scan_garbage(txn: Transaction, request: meta_pb2.ScanRequest) -> meta_pb2.ScanReply:
-    """Inodes whose chunks are being removed, or were lately; directories of removed trees."""
+    """Inodes whose chunks are being removed, or were lately; removed trees; the trash."""
     rows, reply = await _page(txn, UNREACHABLE, request)
     reply.garbage.extend(
         schema.decode(row.value, meta_pb2.Inode, repr(row.key)).inode_id for row in rows)

@@ -22,6 +22,12 @@ def ask(cluster: Cluster, *arguments: str, expect: int = 0) -> dict[str, object]
     return found
 
 
+def listed(cluster: Cluster, *arguments: str) -> list[dict[str, object]]:
+    [rows] = ask(cluster, *arguments).values()
+    assert isinstance(rows, list)
+    return rows
+
+
 def write(path: Path, size: int) -> None:
     with path.open("wb", buffering=0) as file:
         while size:
@@ -59,6 +65,18 @@ def test_quota_and_removal(cluster: Cluster) -> None:
     assert ask(cluster, "quota", "get", "/q/below")["inodes_used"] == 60
     assert cluster.fsck() == []
     assert "the root" in str(ask(cluster, "rm", "-r", "/", expect=1)["error"])
+    ask(cluster, "trash", "enable", "/q/below", "--keep", "7d")
+    (top / "below" / "0").unlink()
+    [item] = listed(cluster, "trash", "list", "/q/below")
+    assert (item["path"], item["bytes"], item["removed_by"]) == ("/q/below/0", 1000, 0)
+    assert ask(cluster, "trash", "status", "/q/below")["keep_seconds"] == 7 * 86400
+    assert cluster.fsck() == []
+    ask(cluster, "trash", "restore", "/q/below", str(item["item"]), "--to", "/q/below/back")
+    assert (top / "below" / "back").read_bytes() == bytes(1000)
+    (top / "below" / "back").unlink()
+    assert ask(cluster, "trash", "empty", "/q/below") == {"removed": 1}
+    ask(cluster, "trash", "disable", "/q/below")
+    assert cluster.fsck() == []
     began = time.monotonic()
     ask(cluster, "rm", "-r", "/q")
     deadline = began + 10
@@ -67,6 +85,5 @@ def test_quota_and_removal(cluster: Cluster) -> None:
         time.sleep(0.01)
     assert os.listdir(place) == []
     assert cluster.fsck() == []
-    listed = ask(cluster, "quota", "list")["quotas"]
-    assert isinstance(listed, list)
-    assert [quota["path"].startswith("<inode") for quota in listed] == [True]
+    [gone] = listed(cluster, "quota", "list")
+    assert str(gone["path"]).startswith("<inode")

@@ -358,7 +358,9 @@ class World:
         """fsck: every entry has its inode, every inode its links, and the counts are right."""
         self._check_usage()
         inodes = {i.inode_id: i for i in self._scan("inodes")}
-        detached = {schema.inode_id_of(key) for key in self.keys(schema.DETACHED)}
+        detached = {schema.decode(row.value, meta_pb2.Inode, "").inode_id
+                    for prefix in (schema.DETACHED, schema.TRASHED)
+                    for row in self.records(prefix)}
         names: dict[int, int] = {}
         children: dict[int, int] = {}
         for dentry in self._scan("dentries"):
@@ -370,6 +372,8 @@ class World:
             if inode.type == meta_pb2.DIRECTORY:
                 assert inode.parent == dentry.parent
                 children[dentry.parent] = children.get(dentry.parent, 0) + 1
+        trashed = {item.inode_id: item for item in (
+            schema.decode(row.value, meta_pb2.Inode, "") for row in self.records(schema.TRASHED))}
         orphans = {schema.inode_id_of(key) for key in self.keys(schema.ORPHAN)}
         for inode in inodes.values():
             if inode.type == meta_pb2.DIRECTORY:
@@ -377,15 +381,16 @@ class World:
                 assert inode.nlink == 2 + children.get(inode.inode_id, 0)
             else:
                 assert inode.nlink == names.get(inode.inode_id, 0)
-                assert (inode.nlink == 0) == (inode.inode_id in orphans)
+                assert (inode.nlink == 0) == (inode.inode_id in orphans | trashed.keys())
         for prefix in (schema.DIRECTORY_TIMES, schema.DIRECTORY_SUBDIRECTORIES):
             for key in self.keys(prefix):
-                assert inodes[schema.inode_id_of(key)].type == meta_pb2.DIRECTORY
+                assert (inodes | trashed)[schema.inode_id_of(key)].type == meta_pb2.DIRECTORY
         assert self.inode_count() == len(inodes)
-        attributes = dict.fromkeys(inodes, 0)
+        attributes = dict.fromkeys(trashed | inodes, 0)
         for key, value in self.records(schema.XATTR):
             attributes[schema.inode_id_of(key)] += len(key) - 12 + len(value)
-        assert attributes == {number: inode.xattr_bytes for number, inode in inodes.items()}
+        assert attributes == {
+            number: inode.xattr_bytes for number, inode in (trashed | inodes).items()}
 
     def _check_usage(self) -> None:
         truth: dict[int, list[int]] = {}
