@@ -1,7 +1,8 @@
 """Random operations on directories with quotas, which come and go, against a model of usage.
 
-While a walk is under way the counters must be those of the marked inodes; when none is, every inode
-must count for the nearest root above it, and nothing else may be refused than what crosses roots.
+Half of the time all that is removed goes through a trash first. While a walk is under way the
+counters must be those of the marked inodes; when none is, every inode must count for the nearest
+root above it, and nothing else may be refused than what crosses roots.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from luciole.kv.memory import NO_FAULTS
 from luciole.meta.core import quota, remove_tree, schema
 from luciole.proto import meta_pb2
 from luciole.runtime import drive
-from luciole.tests.meta.world import GRACE, World
+from luciole.tests.meta.test_trash import set_trash
+from luciole.tests.meta.world import GRACE, ROOT, World
 from luciole.tests.model.test_namespace import NAMES, PLACES, SHAKY, Entry, Tree
 
 SESSION = b"s" * 16
@@ -24,13 +26,16 @@ SESSION = b"s" * 16
 class Accounting(RuleBasedStateMachine):
     """The service counts what the model counts."""
 
-    @initialize(seed=st.integers(0, 2**32), batch=st.sampled_from([1, 2, 200]))
-    def begin(self, seed: int, batch: int) -> None:
+    @initialize(seed=st.integers(0, 2**32), batch=st.sampled_from([1, 2, 200]),
+                trash=st.booleans())
+    def begin(self, seed: int, batch: int, trash: bool) -> None:
         self.batches = quota.BATCH, remove_tree.BATCH
         quota.BATCH = remove_tree.BATCH = batch
         self.world = World(SHAKY, seed)
         self.tree = Tree()
         self.roots: set[int] = set()
+        if trash:
+            set_trash(self.world, ROOT, 100)
 
     def teardown(self) -> None:
         if not hasattr(self, "tree"):
