@@ -1,9 +1,13 @@
 """Open files: what this client knows of a file that the metadata service does not know yet.
 
 Layer: shell. One `OpenFile` per inode with open handles. It holds the write buffer, the furthest
-end written here and the truncate version under which that was, and the chains that a later fsync
-must flush. Close-to-open: `flush` (on every close) and `fsync` report the length; an open asks
-for the inode anew.
+end written here and the truncate version under which that was, the chains that a later fsync must
+flush, and how many bytes of blocks its updates took or freed. Close-to-open: `flush` (on every
+close) and `fsync` report the length; an open asks for the inode anew.
+
+Appends (O_APPEND) are collected without a place. When they leave, the metadata service gives them
+one behind all others, so that appends of several clients never meet; the file's length grows only
+when they are reported.
 
 Concurrency: the lock of an `OpenFile` orders writes, truncation and flushes of one inode; reads
 take it only to let buffered writes leave first. It is never held over another such lock. What is
@@ -18,8 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from luciole.client.core.layout import check_size
-from luciole.client.remote.chunks import ChunkClient
+from luciole.client.core.layout import check_size, file_bytes_max
+from luciole.client.remote.chunk_map import ChunkMap
+from luciole.client.remote.chunks import Changed, ChunkClient
 from luciole.client.remote.meta import MetaClient
 from luciole.client.write_buffer import Spawn, WriteBuffer
 from luciole.errors import FsError, Kind, require
@@ -32,6 +37,8 @@ REPORT_ATTEMPTS = 8
 # of it, within these bounds: so far may each file that grows at once pass the quota.
 QUOTA_STEP_MIN = 1 << 20
 QUOTA_STEP_MAX = 64 << 20
+COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
+COPY_STEP = 1024 * 1024
 ReportT = TypeVar("ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest)
 
 
@@ -45,6 +52,7 @@ class Handle:
     writable: bool
     session_id: bytes
     opened_at: float
+    append: bool = False
     session_open: bool = False  # meta has the session; a flush ends it, a write begins it again
     registered: bool = False  # meta was told of a handle without a session
 
@@ -74,6 +82,7 @@ class OpenFile:
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
+        self._map = ChunkMap(runtime, chunks)
         self.inode = inode
         self.handles: dict[int, Handle] = {}
         self._known = threading.RLock()
@@ -83,9 +92,13 @@ class OpenFile:
         self._check_io = check_io
         self._pages_version = -1  # the data version that the kernel's pages are of, if known
         self._shown_end = 0  # the length that the kernel was shown at a lock
+        self._uncertain = False  # a write failed, and may yet take effect
         self._overtaken_end = 0  # written here under an earlier truncate version
         self._unflushed: dict[int, int] = {}  # chain -> its losses when first written since fsync
         self._mtime_ns = 0
+        self._grown: int | None = 0  # bytes of blocks since the last report; None: not known
+        self._appended = bytearray()  # has no place yet
+        self._appender: Handle | None = None  # who wrote that
         self._buffer = WriteBuffer(
             runtime, self._send, chunk_size=inode.layout.chunk_size, limit=write_limit,
             spawn=spawn)
@@ -97,7 +110,7 @@ class OpenFile:
     @property
     def length(self) -> int:
         """The length as this client sees it."""
-        return max(self.inode.length, self._written_end)
+        return max(self.inode.length, self._written_end) + len(self._appended)
 
     def refresh(self, inode: meta_pb2.Inode) -> None:
         """Takes over what the metadata service says, but no cut that is still under way.
@@ -114,6 +127,7 @@ class OpenFile:
                     # Another client cut the file, before or after what was written here.
                     self._overtaken_end = max(self._overtaken_end, self._written_end)
                 self._written_end = 0
+                self._grown = None
             self.inode = inode
 
     def overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
@@ -126,6 +140,8 @@ class OpenFile:
             merged = meta_pb2.Inode()
             merged.CopyFrom(inode)
             merged.length = self.length
+            if merged.HasField("allocated"):
+                merged.allocated = max(0, merged.allocated + (self._grown or 0))
             merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
             return merged
 
@@ -142,7 +158,24 @@ class OpenFile:
 
     async def _send(self, offset: int, data: memoryview) -> None:
         self._check_io(self.inode.inode_id)
-        self._note_unflushed(await self._chunks.write(self.inode, offset, data))
+        try:
+            changed = await self._chunks.write(self.inode, offset, data)
+        except FsError:
+            self._lose_count()
+            raise
+        self._note_changed(changed)
+
+    def _note_changed(self, changed: Changed) -> None:
+        self._note_unflushed(changed.losses)
+        with self._known:
+            self._grown = None if self._grown is None or changed.allocated_change is None \
+                else self._grown + changed.allocated_change
+
+    def _lose_count(self) -> None:
+        """An update failed and may have been done in part: the chunks are counted next time."""
+        with self._known:
+            self._grown = None
+            self._uncertain = True
 
     def _note_unflushed(self, marks: dict[int, int]) -> None:
         with self._known:
@@ -176,13 +209,165 @@ class OpenFile:
         async with self._runtime.lock(self._lock_key):
             # Asked now, since the write itself may leave only after this call has returned.
             check_size(offset + len(data), self.inode.layout)
+            await self._place_appends()
             await self._need_session(handle)
             await self._check_quota(handle, offset + len(data))
             await self._buffer.write(offset, data)
-            with self._known:
-                self._written_end = max(self._written_end, offset + len(data))
-                self._mtime_ns = self._runtime.clock.wall_ns()
-                self._reported = False
+            self._note_written(offset + len(data))
+
+    def _note_written(self, end: int) -> None:
+        with self._known:
+            self._written_end = max(self._written_end, end)
+            self._mtime_ns = self._runtime.clock.wall_ns()
+            self._reported = False
+
+    async def append(self, handle: Handle, data: memoryview) -> None:
+        """Writes behind all that is there, on whatever client; the place is found later."""
+        async with self._runtime.lock(self._lock_key):
+            check_size(self.length + len(data), self.inode.layout)
+            await self._check_quota(handle, self.length + len(data))
+            if len(self._appended) + len(data) > self.inode.layout.chunk_size:
+                await self._place_appends()
+            if len(data) >= self.inode.layout.chunk_size:
+                await self._place(handle, data)
+                return
+            self._appended += data
+            self._appender = handle
+            self._note_written(0)
+
+    async def _place_appends(self) -> None:
+        """What was appended gets its place and leaves; under the lock."""
+        if not self._appended:
+            return
+        assert self._appender is not None
+        try:
+            await self._place(self._appender, memoryview(self._appended).toreadonly())
+        finally:
+            # Not before it is in the other buffer: readers look at both without the lock.
+            self._appended = bytearray()
+
+    async def _place(self, handle: Handle, data: memoryview) -> None:
+        offset = await self._reserve(handle, len(data))
+        await self._buffer.write(offset, data)
+        self._note_written(offset + len(data))
+
+    async def _reserve(self, handle: Handle, count: int) -> int:
+        failure = FsError(Kind.NO_SESSION, "the session ends again and again",
+                          f"inode {self.inode.inode_id}")
+        for _ in range(REPORT_ATTEMPTS):
+            await self._need_session(handle)
+            try:
+                reply = await self._meta.change(services.META_APPEND, meta_pb2.AppendRequest(
+                    inode_id=self.inode.inode_id, session_id=handle.session_id,
+                    hint=await self._hint(), length=count))
+            except FsError as error:
+                self._lose_count()
+                if error.kind != Kind.NO_SESSION:
+                    raise
+                handle.session_open, failure = False, error
+                continue
+            self._is_reported(reply.inode)
+            return reply.offset
+        raise failure
+
+    async def _drain(self) -> None:
+        """All that was written here is on the chains; under the lock."""
+        await self._place_appends()
+        await self._buffer.drain()
+
+    async def settle(self) -> None:
+        """All that was written here is on the chains. Raises what its writes could not do."""
+        if not self._buffer.idle or self._appended:
+            async with self._runtime.lock(self._lock_key):
+                await self._drain()
+
+    async def allocate(self, handle: Handle, end: int, free_bytes: int) -> None:
+        """fallocate(2) without zeroing: the file reaches `end` at least, and takes no more room.
+
+        Raises FsError NO_SPACE if what is to come could not fit into `free_bytes`.
+        """
+        self.check_room(end, free_bytes)
+        await self._lengthen(handle, end)
+
+    def check_room(self, end: int, free_bytes: int) -> None:
+        """Raises FsError NO_SPACE if a file that reaches `end` could not fit, or FILE_TOO_LARGE."""
+        check_size(end, self.inode.layout)
+        if end - self.length > free_bytes:
+            raise FsError(Kind.NO_SPACE, f"{free_bytes} bytes are free",
+                          f"inode {self.inode.inode_id}")
+
+    async def _lengthen(self, handle: Handle, end: int) -> None:
+        async with self._runtime.lock(self._lock_key):
+            await self._drain()
+            await self._check_quota(handle, end)
+            self._note_written(end)
+            await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+
+    async def zero(self, handle: Handle, begin: int, end: int, *, keep_size: bool) -> None:
+        """[begin, end) reads as zeros and chunks that lie in it go; the length may grow."""
+        if keep_size:
+            end = min(end, file_bytes_max(self.inode.layout))
+        check_size(end, self.inode.layout)
+        async with self._runtime.lock(self._lock_key):
+            await self._drain()
+            await self._need_session(handle)
+            try:
+                self._note_changed(await self._map.punch(self.inode, begin, end))
+            except FsError:
+                self._lose_count()
+                raise
+            self._note_written(0)
+        await self._lengthen(handle, 0 if keep_size else end)
+
+    async def seek(self, offset: int, *, data: bool) -> int | None:
+        """Where data (or a hole) begins at or behind `offset`; None: the file ends before."""
+        await self.settle()
+        await self._ask()
+        if offset >= self.length:
+            return None
+        if not data:
+            return await self._map.next_hole(self.inode, offset, self.length)
+        found = await self._map.next_data(self.inode, offset)
+        return found if found is not None and found < self.length else None
+
+    async def copy_from(
+        self, handle: Handle, source: OpenFile, source_offset: int, offset: int, count: int
+    ) -> int:
+        """Copies from another open file, or from this; returns how many bytes, 0 at its end."""
+        await source.settle()
+        if source_offset + count > source.length:
+            await source._ask()
+        count = max(0, min(count, source.length - source_offset, COPY_MAX))
+        if source is self and abs(offset - source_offset) < count:
+            raise FsError(Kind.INVALID_ARGUMENT, "the ranges overlap",
+                          f"inode {self.inode.inode_id}")
+        if not count:
+            return 0
+        check_size(offset + count, self.inode.layout)
+        async with self._runtime.lock(self._lock_key):
+            await self._drain()
+            await self._need_session(handle)
+            await self._check_quota(handle, offset + count)
+            if self._map.copyable(source.inode, source_offset, self.inode, offset):
+                try:
+                    self._note_changed(await self._map.copy(
+                        source.inode, source_offset, self.inode, offset, count))
+                except FsError:
+                    self._lose_count()
+                    raise
+            else:
+                for position in range(0, count, COPY_STEP):
+                    piece = memoryview(bytearray(min(COPY_STEP, count - position)))
+                    await self._chunks.read(source.inode, source_offset + position, piece)
+                    await self._send(offset + position, piece)
+            self._note_written(offset + count)
+        return count
+
+    async def _ask(self) -> None:
+        """Asks the metadata service for the inode as it is now."""
+        reply = await self._meta.ask(
+            services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
+        self.refresh(reply.inode)
 
     async def _check_quota(self, handle: Handle, end: int) -> None:
         """Raises FsError QUOTA_EXCEEDED when the file may not grow to `end`.
@@ -201,7 +386,7 @@ class OpenFile:
         step = QUOTA_STEP_MAX
         if quota.bytes_limit:
             room = quota.bytes_limit - quota.bytes_used
-            growth = end - self.length
+            growth = end - (self.length - len(self._appended))
             require(growth <= room, Kind.QUOTA_EXCEEDED, f"the quota of {quota.bytes_limit} bytes "
                     f"has {max(0, room)} left: remove something, or raise it", f"directory {root}")
             step = min(room - growth, max(QUOTA_STEP_MIN, min(QUOTA_STEP_MAX, room // 8)))
@@ -224,13 +409,9 @@ class OpenFile:
         into new memory.
         """
         self._check_io(self.inode.inode_id)
-        if not self._buffer.idle:
-            async with self._runtime.lock(self._lock_key):
-                await self._buffer.drain()
+        await self.settle()
         if offset + size > self.length:
-            reply = await self._meta.ask(
-                services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
-            self.refresh(reply.inode)
+            await self._ask()
         size = max(0, min(size, self.length - offset))
         buffer = memoryview(bytearray(size)) if room is None else room[:size]
         if size:
@@ -244,7 +425,7 @@ class OpenFile:
         the same handle, and those that are (dup(2)) begin it anew.
         """
         async with self._runtime.lock(self._lock_key):
-            await self._buffer.drain()
+            await self._drain()
             if not self._reported and handle is not None:
                 await self._end_session(handle)
 
@@ -265,7 +446,7 @@ class OpenFile:
         """
         self._check_io(self.inode.inode_id)
         async with self._runtime.lock(self._lock_key):
-            await self._buffer.drain()
+            await self._drain()
             await self._flush_chains()
             if not self._reported and handle is not None:
                 await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
@@ -286,8 +467,9 @@ class OpenFile:
                 await self._place_overtaken()
                 reply = await self._meta.change(method, message(
                     inode_id=self.inode.inode_id, session_id=handle.session_id,
-                    hint=self._hint()))
+                    hint=await self._hint()))
             except FsError as error:
+                self._lose_count()  # it may have counted
                 if error.kind != Kind.NO_SESSION:
                     raise
                 handle.session_open, failure = False, error
@@ -313,14 +495,25 @@ class OpenFile:
         with self._known:
             if inode.data_version == self._pages_version + 1:
                 self._pages_version += 1  # nobody but this client, whose kernel has it all
+            reported_under = self.inode.truncate_version
             self.refresh(inode)
-            self._reported = not self._overtaken_end
+            self._reported = False
+            if self.inode.truncate_version == reported_under:
+                self._grown = 0
+                self._uncertain = False
+                self._reported = not self._overtaken_end
             return self._reported
 
-    def _hint(self) -> meta_pb2.LengthHint:
-        return meta_pb2.LengthHint(
+    async def _hint(self) -> meta_pb2.LengthHint:
+        hint = meta_pb2.LengthHint(
             length=self._written_end, truncate_version=self.inode.truncate_version,
             mtime_ns=0 if self._reported else self._mtime_ns)
+        if self._grown is not None:
+            hint.allocated_change = self._grown
+        elif not self._uncertain:
+            hint.allocated = await self._chunks.allocated(self.inode)
+        hint.uncertain = self._uncertain  # then the collector counts, when nothing can come
+        return hint
 
     async def _end_session(self, handle: Handle) -> None:
         """Closes the session with the last report."""
@@ -330,7 +523,7 @@ class OpenFile:
         """The handle is gone. Raises what its last writes could not do."""
         async with self._runtime.lock(self._lock_key):
             try:
-                await self._buffer.drain()
+                await self._drain()
             finally:
                 if handle.session_open or not self._reported:
                     await self._end_session(handle)
@@ -343,14 +536,16 @@ class OpenFile:
         With a write handle the right was checked at open, otherwise the credential decides.
         """
         async with self._runtime.lock(self._lock_key):
-            await self._buffer.drain()
+            await self._drain()
             if handle is not None:
                 await self._need_session(handle)
                 request.session_id = handle.session_id
-            request.hint.CopyFrom(self._hint())
+            request.hint.CopyFrom(await self._hint())
             reply = await self._meta.change(services.META_TRUNCATE, request)
             with self._known:
                 self._written_end = self._overtaken_end = self._allowed_end = 0
+                self._grown = 0
+                self._uncertain = False
                 self._reported = True
                 self.inode = reply.inode
             return reply.inode

@@ -38,6 +38,7 @@ class OpenFlags:
     write: bool = False
     truncate: bool = False
     exclusive: bool = False
+    append: bool = False
 
 
 class Operations:
@@ -246,7 +247,7 @@ class Operations:
                 file.refresh(inode)
             number = self._take_number()
             handle = Handle(number, inode.inode_id, flags.read, flags.write, session_id,
-                            self._runtime.clock.now(), session_open=bool(session_id))
+                            self._runtime.clock.now(), flags.append, session_open=bool(session_id))
             self._handles[number] = file.handles[number] = handle
         return number
 
@@ -272,16 +273,55 @@ class Operations:
         """
         return await self._open_file(handle)[1].read(offset, size, room)
 
-    async def write(self, handle: int, offset: int, data: memoryview) -> int:
+    async def write(
+        self, handle: int, offset: int, data: memoryview, *, append: bool = False
+    ) -> int:
         """Writes at `offset`; returns the number of bytes taken, which is all of them.
+
+        With `append`, and if the file was opened to append, the end of the file counts instead.
 
         A read-only `data` may be looked at after the return, until the last view of it is gone.
         """
+        known, file = self._writable(handle)
+        if append and known.append:
+            await file.append(known, data)
+        else:
+            await file.write(known, offset, data)
+        return len(data)
+
+    async def fallocate(
+        self, handle: int, offset: int, length: int, *, zero: bool, keep_size: bool
+    ) -> None:
+        """Makes [offset, offset + length) part of the file (unless `keep_size`), or zeros."""
+        known, file = self._writable(handle)
+        if zero:
+            await file.zero(known, offset, offset + length, keep_size=keep_size)
+            return
+        free = (await self.statfs()).free_bytes
+        if keep_size:
+            file.check_room(offset + length, free)
+        else:
+            await file.allocate(known, offset + length, free)
+
+    async def seek(self, handle: int, offset: int, *, data: bool) -> int | None:
+        """lseek(2) with SEEK_DATA or SEEK_HOLE; None where that is ENXIO."""
+        return await self._open_file(handle)[1].seek(offset, data=data)
+
+    async def copy_range(
+        self, source: int, source_offset: int, handle: int, offset: int, count: int
+    ) -> int:
+        """copy_file_range(2) between two handles; returns the number of bytes copied."""
+        origin, source_file = self._open_file(source)
+        if not origin.readable:
+            raise FsError(Kind.NO_SESSION, "the handle is not open for reading", str(source))
+        known, file = self._writable(handle)
+        return await file.copy_from(known, source_file, source_offset, offset, count)
+
+    def _writable(self, handle: int) -> tuple[Handle, OpenFile]:
         known, file = self._open_file(handle)
         if not known.writable:
             raise FsError(Kind.NO_SESSION, "the handle is not open for writing", str(handle))
-        await file.write(known, offset, data)
-        return len(data)
+        return known, file
 
     async def flush(self, handle: int, owner: int = 0) -> None:
         """close(2) of one descriptor: what was written is there for whoever opens next.

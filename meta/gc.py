@@ -214,22 +214,29 @@ class Collector:
         return (await self._kv.run(lambda txn: lookup.batch_stat(txn, request))).inodes[0]
 
     async def _recover_length(self, key: bytes, value: bytes, done: Collected) -> None:
+        if int.from_bytes(value, "little") > self._runtime.clock.wall_ns() - self._grace_ns:
+            return
         inode = await self._inode(key)
-        end = await self._chunks.data_end(inode) if inode.HasField("layout") else 0
+        end = allocated = 0
+        if inode.HasField("layout"):
+            end = await self._chunks.data_end(inode)
+            allocated = await self._chunks.allocated(inode)
         await self._kv.run(lambda txn: length.recover(
-            txn, schema.inode_id_of(key), inode.truncate_version, end))
+            txn, schema.inode_id_of(key), inode.truncate_version, end, allocated))
         done.recovered += 1
 
     async def _trim(self, key: bytes, value: bytes, done: Collected) -> None:
         inode_id = schema.inode_id_of(key)
         inode = await self._inode(key)
+        allocated = 0
         if inode.inode_id:
             if inode.ctime_ns > self._runtime.clock.wall_ns() - self._grace_ns:
                 return  # the server that cut it is at it
             await self._chunks.trim(inode, lambda: self._kv.run(
                 lambda txn: truncate.is_pending(txn, inode_id, inode.truncate_version)))
+            allocated = await self._chunks.allocated(inode) if inode.length else 0
         await self._kv.run(
-            lambda txn: truncate.trim_done(txn, inode_id, inode.truncate_version))
+            lambda txn: truncate.trim_done(txn, inode_id, inode.truncate_version, allocated))
         done.trimmed += 1
 
     async def _drop_dead_clients(self, done: Collected) -> None:

@@ -21,6 +21,9 @@ class Chunks(Protocol):
     async def data_end(self, inode: meta_pb2.Inode) -> int:
         """The end of the last byte that any chain holds of the file."""
 
+    async def allocated(self, inode: meta_pb2.Inode) -> int:
+        """Bytes of blocks that all chunks of the file take, each counted on one replica."""
+
     async def remove_all(
         self, inodes: Sequence[meta_pb2.Inode], *, everywhere: bool = False
     ) -> None:

@@ -313,15 +313,26 @@ class MetaService:
 
     async def close(self, request: meta_pb2.CloseRequest, call: Call) -> meta_pb2.InodeReply:
         """Ends a session with the writer's last report."""
+        now_ns = self._runtime.clock.wall_ns()
         reply = await self._change(
-            request.request_id, meta_pb2.InodeReply, lambda txn: open_file.close(txn, request))
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: open_file.close(txn, request, now_ns))
         await self._finish_trim(reply.inode)
         return reply
 
     async def fsync(self, request: meta_pb2.FsyncRequest, call: Call) -> meta_pb2.InodeReply:
         """Makes the length known."""
+        now_ns = self._runtime.clock.wall_ns()
         reply = await self._change(
-            request.request_id, meta_pb2.InodeReply, lambda txn: open_file.fsync(txn, request))
+            request.request_id, meta_pb2.InodeReply,
+            lambda txn: open_file.fsync(txn, request, now_ns))
+        await self._finish_trim(reply.inode)
+        return reply
+
+    async def append(self, request: meta_pb2.AppendRequest, call: Call) -> meta_pb2.AppendReply:
+        """Gives an append its place. Nothing is made longer over what a cut has yet to remove."""
+        reply = await self._change(
+            request.request_id, meta_pb2.AppendReply, lambda txn: open_file.append(txn, request))
         await self._finish_trim(reply.inode)
         return reply
 
@@ -350,9 +361,11 @@ class MetaService:
         if inode.trim_pending:
             await self._chunks.trim(inode, lambda: self._kv.run(
                 lambda txn: truncate.is_pending(txn, inode.inode_id, inode.truncate_version)))
-            await self._kv.run(
-                lambda txn: truncate.trim_done(txn, inode.inode_id, inode.truncate_version))
+            allocated = await self._chunks.allocated(inode) if inode.length else 0
+            await self._kv.run(lambda txn: truncate.trim_done(
+                txn, inode.inode_id, inode.truncate_version, allocated))
             inode.trim_pending = False
+            inode.allocated = allocated
 
     async def hold(self, request: meta_pb2.HoldRequest, call: Call) -> meta_pb2.HoldReply:
         """Registers handles that are open still."""

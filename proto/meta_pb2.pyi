@@ -42,7 +42,7 @@ class Layout(_message.Message):
     def __init__(self, table_id: _Optional[int] = ..., table_version: _Optional[int] = ..., chunk_size: _Optional[int] = ..., stripe: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Inode(_message.Message):
-    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "quota_root", "trashed")
+    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "allocated", "append_end", "quota_root", "trashed")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,8 @@ class Inode(_message.Message):
     XATTR_BYTES_FIELD_NUMBER: _ClassVar[int]
     LINKABLE_FIELD_NUMBER: _ClassVar[int]
     DATA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATED_FIELD_NUMBER: _ClassVar[int]
+    APPEND_END_FIELD_NUMBER: _ClassVar[int]
     QUOTA_ROOT_FIELD_NUMBER: _ClassVar[int]
     TRASHED_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
@@ -91,9 +93,11 @@ class Inode(_message.Message):
     xattr_bytes: int
     linkable: bool
     data_version: int
+    allocated: int
+    append_end: int
     quota_root: int
     trashed: Trashed
-    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., quota_root: _Optional[int] = ..., trashed: _Optional[_Union[Trashed, _Mapping]] = ...) -> None: ...
+    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., allocated: _Optional[int] = ..., append_end: _Optional[int] = ..., quota_root: _Optional[int] = ..., trashed: _Optional[_Union[Trashed, _Mapping]] = ...) -> None: ...
 
 class Trashed(_message.Message):
     __slots__ = ("directory", "parent", "name", "uid", "time_ns")
@@ -136,14 +140,20 @@ class Session(_message.Message):
     def __init__(self, client_id: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., inode_id: _Optional[int] = ..., opened_ns: _Optional[int] = ..., write: _Optional[bool] = ...) -> None: ...
 
 class LengthHint(_message.Message):
-    __slots__ = ("length", "truncate_version", "mtime_ns")
+    __slots__ = ("length", "truncate_version", "mtime_ns", "allocated_change", "allocated", "uncertain")
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_VERSION_FIELD_NUMBER: _ClassVar[int]
     MTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATED_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATED_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAIN_FIELD_NUMBER: _ClassVar[int]
     length: int
     truncate_version: int
     mtime_ns: int
-    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ...) -> None: ...
+    allocated_change: int
+    allocated: int
+    uncertain: bool
+    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., allocated_change: _Optional[int] = ..., allocated: _Optional[int] = ..., uncertain: _Optional[bool] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
     __slots__ = ("credential", "parent", "name")
@@ -294,6 +304,28 @@ class TruncateRequest(_message.Message):
     session_id: bytes
     hint: LengthHint
     def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., length: _Optional[int] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ...) -> None: ...
+
+class AppendRequest(_message.Message):
+    __slots__ = ("request_id", "inode_id", "session_id", "hint", "length")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    inode_id: int
+    session_id: bytes
+    hint: LengthHint
+    length: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ..., length: _Optional[int] = ...) -> None: ...
+
+class AppendReply(_message.Message):
+    __slots__ = ("inode", "offset")
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    inode: Inode
+    offset: int
+    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class ReadDirRequest(_message.Message):
     __slots__ = ("credential", "inode_id", "after", "limit", "with_inodes")

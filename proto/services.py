@@ -509,6 +509,10 @@ META_CANCEL_LOCK: Method[meta_pb2.CancelLockRequest, meta_pb2.CancelLockReply] =
     "Meta", "CancelLock", "cancel_lock", 2, 44,
     meta_pb2.CancelLockRequest, meta_pb2.CancelLockReply,
 )
+META_APPEND: Method[meta_pb2.AppendRequest, meta_pb2.AppendReply] = Method(
+    "Meta", "Append", "append", 2, 70,
+    meta_pb2.AppendRequest, meta_pb2.AppendReply,
+)
 META = _service("Meta", 2, (
     META_LOOKUP,
     META_STAT,
@@ -556,6 +560,7 @@ META = _service("Meta", 2, (
     META_TEST_LOCK,
     META_AWAIT_LOCK,
     META_CANCEL_LOCK,
+    META_APPEND,
 ))
 
 
@@ -745,6 +750,10 @@ class MetaService(Protocol):
     async def cancel_lock(
         self, request: meta_pb2.CancelLockRequest, call: Call
     ) -> meta_pb2.CancelLockReply: ...
+
+    async def append(
+        self, request: meta_pb2.AppendRequest, call: Call
+    ) -> meta_pb2.AppendReply: ...
 
 
 class MetaStub:
@@ -1394,6 +1403,20 @@ class MetaStub:
         """Calls Meta.CancelLock."""
         return await self.caller.call(
             META_CANCEL_LOCK, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def append(
+        self,
+        request: meta_pb2.AppendRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.AppendReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.AppendReply:
+        """Calls Meta.Append."""
+        return await self.caller.call(
+            META_APPEND, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

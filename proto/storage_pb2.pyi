@@ -15,11 +15,15 @@ class UpdateKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRUNCATE: _ClassVar[UpdateKind]
     REPLACE: _ClassVar[UpdateKind]
     REMOVE: _ClassVar[UpdateKind]
+    PUNCH: _ClassVar[UpdateKind]
+    COPY: _ClassVar[UpdateKind]
 UPDATE_KIND_UNSPECIFIED: UpdateKind
 WRITE: UpdateKind
 TRUNCATE: UpdateKind
 REPLACE: UpdateKind
 REMOVE: UpdateKind
+PUNCH: UpdateKind
+COPY: UpdateKind
 
 class VersionedChain(_message.Message):
     __slots__ = ("chain_id", "version")
@@ -39,8 +43,18 @@ class UpdateTag(_message.Message):
     sequence: int
     def __init__(self, client_id: _Optional[bytes] = ..., channel: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
+class CopySource(_message.Message):
+    __slots__ = ("chain_id", "chunk_id", "offset")
+    CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    chain_id: int
+    chunk_id: bytes
+    offset: int
+    def __init__(self, chain_id: _Optional[int] = ..., chunk_id: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
+
 class WriteIO(_message.Message):
-    __slots__ = ("chain", "chunk_id", "chunk_size", "kind", "offset", "length", "checksums", "tag", "if_versions")
+    __slots__ = ("chain", "chunk_id", "chunk_size", "kind", "offset", "length", "checksums", "tag", "if_versions", "source")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +64,7 @@ class WriteIO(_message.Message):
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     IF_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     chain: VersionedChain
     chunk_id: bytes
     chunk_size: int
@@ -59,17 +74,20 @@ class WriteIO(_message.Message):
     checksums: _containers.RepeatedScalarFieldContainer[int]
     tag: UpdateTag
     if_versions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., chunk_size: _Optional[int] = ..., kind: _Optional[_Union[UpdateKind, str]] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ..., tag: _Optional[_Union[UpdateTag, _Mapping]] = ..., if_versions: _Optional[_Iterable[int]] = ...) -> None: ...
+    source: CopySource
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., chunk_size: _Optional[int] = ..., kind: _Optional[_Union[UpdateKind, str]] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ..., tag: _Optional[_Union[UpdateTag, _Mapping]] = ..., if_versions: _Optional[_Iterable[int]] = ..., source: _Optional[_Union[CopySource, _Mapping]] = ...) -> None: ...
 
 class WriteResult(_message.Message):
-    __slots__ = ("error", "version", "length")
+    __slots__ = ("error", "version", "length", "length_before")
     ERROR_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_BEFORE_FIELD_NUMBER: _ClassVar[int]
     error: _common_pb2.Error
     version: int
     length: int
-    def __init__(self, error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ..., version: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+    length_before: int
+    def __init__(self, error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ..., version: _Optional[int] = ..., length: _Optional[int] = ..., length_before: _Optional[int] = ...) -> None: ...
 
 class WriteRequest(_message.Message):
     __slots__ = ("ios", "data")
@@ -230,16 +248,18 @@ class ChunkInfo(_message.Message):
     def __init__(self, chunk_id: _Optional[bytes] = ..., committed_version: _Optional[int] = ..., pending_version: _Optional[int] = ..., length: _Optional[int] = ..., checksum: _Optional[int] = ..., allocated: _Optional[int] = ...) -> None: ...
 
 class ListChunksRequest(_message.Message):
-    __slots__ = ("target_id", "begin", "end", "limit")
+    __slots__ = ("target_id", "begin", "end", "limit", "chain")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     target_id: int
     begin: bytes
     end: bytes
     limit: int
-    def __init__(self, target_id: _Optional[int] = ..., begin: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+    chain: VersionedChain
+    def __init__(self, target_id: _Optional[int] = ..., begin: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ..., chain: _Optional[_Union[VersionedChain, _Mapping]] = ...) -> None: ...
 
 class ListChunksReply(_message.Message):
     __slots__ = ("chunks", "more", "incarnation")

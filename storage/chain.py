@@ -6,6 +6,10 @@ lock on each replica. An update that this replica staged and could not see commi
 *settles* it by sending its whole content down again, so that no version is ever given twice to
 different contents that might have been committed.
 
+A punch of all that a chunk holds becomes a removal. What would change nothing (of a chunk that is
+not there) is noted as done by its channel, so that a message of it that comes late does nothing
+either.
+
 An update lives and dies with the chain version under which it came. When the chain changes under
 it, this replica may have another place: a head that lost its own could otherwise find no successor
 and acknowledge alone. So it gives up, the client tries again, and the new head settles.
@@ -16,6 +20,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from luciole.errors import FsError, Kind, Retry
 from luciole.proto import mgmtd_pb2, storage_pb2
@@ -24,12 +29,21 @@ from luciole.routing import WRITTEN, RoutingTable, serving_targets, successor
 from luciole.runtime import Runtime
 from luciole.storage.core.replica import (
     EPOCH_SHIFT,
+    Fate,
     Judgement,
     carries_all,
+    fate_of,
     judge,
     next_version,
 )
-from luciole.storage.engine.interface import CHUNK_SIZE_MAX, ChunkState, Tag, Update, Version
+from luciole.storage.engine.interface import (
+    CHUNK_SIZE_MAX,
+    Applied,
+    ChunkState,
+    Tag,
+    Update,
+    Version,
+)
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.targets import Target
 
@@ -67,6 +81,13 @@ class Staged:
     data: memoryview
 
 
+class Written(NamedTuple):
+    """What an update has made of a chunk."""
+
+    version: Version
+    length_before: int | None  # None: not known, since an earlier attempt has done it
+
+
 class ChainReplica:
     """Applies updates to local targets and passes them on."""
 
@@ -82,28 +103,39 @@ class ChainReplica:
 
     async def write(
         self, target: Target, io: storage_pb2.WriteIO, data: memoryview, call: Call
-    ) -> Version:
-        """The head's part: orders the update, once. Returns the committed version."""
+    ) -> Written:
+        """The head's part: orders the update, once."""
         tag = tag_of(io)
         async with self._runtime.lock(self.lock_key(target, io.chunk_id)):
             known = await self._outcome(target, tag)
             if known is not None:
-                return known
+                return Written(known, None)
             self.check_chain(target, io.chain)
             state = await target.engine.state(io.chunk_id)
+            # Of before anything is settled: whoever left that pending may never hear of it.
+            before = state.committed.length if state and state.committed else 0
             if state is not None and state.pending is not None:
                 state = await self.settle(target, state, io.chain, call)
                 known = await self._outcome(target, tag)
                 if known is not None:
-                    return known
-            if state is None and io.kind == storage_pb2.REMOVE:
-                return Version(0, 0, removed=True)
+                    return Written(known, None)
+            if state is None and io.kind in {storage_pb2.REMOVE, storage_pb2.PUNCH}:
+                await self._note_done(target, io, tag)
+                return Written(Version(0, 0, removed=True), before)
             committed = state.committed if state else None
             if io.kind == storage_pb2.TRUNCATE and not _cuts(io, committed):
-                return committed or Version(0, 0)
+                return Written(committed or Version(0, 0), before)
+            if _takes_all(io, committed):
+                io.kind = storage_pb2.REMOVE
             base = committed.number if committed else 0
-            return await self._apply(
-                target, Staged(io, self._next(target, base, io.chain), base, data), call)
+            staged = Staged(io, self._next(target, base, io.chain), base, data)
+            return Written(await self._apply(target, staged, call), before)
+
+    @staticmethod
+    async def _note_done(target: Target, io: storage_pb2.WriteIO, tag: Tag | None) -> None:
+        if tag is not None:
+            await target.engine.adopt_applied([(
+                (tag.client_id, tag.channel), Applied(tag.sequence, bytes(io.chunk_id), 0, 0))])
 
     @staticmethod
     def _next(target: Target, base: int, chain: storage_pb2.VersionedChain) -> int:
@@ -185,29 +217,24 @@ class ChainReplica:
     async def judge_pending(
         self, target: Target, chain: mgmtd_pb2.Chain, state: ChunkState
     ) -> ChunkState | None:
-        """Ends a pending version whose fate the head of now tells; returns the state after.
-
-        Members may change places when the preferred order is restored: a former head can hold an
-        update that it could not pass on, or whose answer it missed. No tail can have committed
-        what the head lacks: it went through every member of its time, and later ones were brought
-        up to date. A removal that the head has made has left nothing there.
+        """Ends a pending version whose fate the head of now tells (core/replica.py: `fate_of`);
+        returns the state after.
         """
         assert state.pending is not None
         number = state.pending.number
         first = serving_targets(chain)[0]
-        if number >> EPOCH_SHIFT >= chain.version or first == target.target_id:
+        if first == target.target_id or number >> EPOCH_SHIFT >= chain.version:
             return state
         stub = self._peers.storage(self._routing.current().node_of(first))
         reply = await stub.list_chunks(
             storage_pb2.ListChunksRequest(
                 target_id=first, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
             timeout=HEAD_TIMEOUT_S)
-        if any(chunk.pending_version == number or chunk.committed_version >= number
-               for chunk in reply.chunks):
-            return state
-        if state.pending.removed and not reply.chunks:
+        head = state_of(reply.chunks[0]) if reply.chunks else None
+        fate = fate_of(number, head, chain.version, removal=state.pending.removed)
+        if fate is Fate.DONE:
             await target.engine.commit(state.chunk_id, number)
-        else:
+        elif fate is Fate.VOID:
             await target.engine.abandon(state.chunk_id)
         return await target.engine.state(state.chunk_id)
 
@@ -356,8 +383,24 @@ class Link:
                 self.current = seen + 1
 
 
+def state_of(chunk: storage_pb2.ChunkInfo) -> ChunkState:
+    """What another replica says that it has of a chunk."""
+    def version(number: int, length: int) -> Version | None:
+        return Version(number, length) if number else None
+
+    return ChunkState(
+        chunk.chunk_id, version(chunk.committed_version, chunk.length),
+        version(chunk.pending_version, 0))
+
+
 def _cuts(io: storage_pb2.WriteIO, committed: Version | None) -> bool:
     """Whether a truncation changes anything; what was written since it was decided stays."""
     if committed is None or committed.length <= io.length:
         return False
     return not io.if_versions or committed.number in io.if_versions
+
+
+def _takes_all(io: storage_pb2.WriteIO, committed: Version | None) -> bool:
+    """Whether an update is a punch that leaves nothing."""
+    length = committed.length if committed else 0
+    return io.kind == storage_pb2.PUNCH and not io.offset and io.length >= length

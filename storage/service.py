@@ -14,9 +14,11 @@ from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.services import Call
 from luciole.routing import WRITTEN, serving_targets, successor
+from luciole.rpc.interface import ServerCall
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica
-from luciole.storage.core.replica import needs_tail, reads_pending
+from luciole.storage.copying import Fetcher
+from luciole.storage.core.replica import EPOCH_SHIFT, needs_tail, reads_pending
 from luciole.storage.engine.interface import (
     CHUNK_ID_SIZE,
     CHUNK_SIZE_MAX,
@@ -31,6 +33,7 @@ LIST_MAX = 4096
 READ_BYTES_MAX = 64 * 1024 * 1024
 DIRTY_READ_ATTEMPTS = 8
 ROUTING_WAIT_S = 1.0
+SETTLE_S = 1.0
 
 
 class StorageService:
@@ -46,6 +49,7 @@ class StorageService:
         self._fence = fence
         self._incarnation = int.from_bytes(runtime.entropy.token(8), "little") or 1
         self.replica = ChainReplica(runtime, routing, peers)
+        self._fetcher = Fetcher(runtime, routing, peers)
 
     async def _member(
         self, wanted: storage_pb2.VersionedChain
@@ -112,11 +116,14 @@ class StorageService:
         try:
             check_update(io, data)
             target = await self._head(io.chain)
-            version = await self.replica.write(target, io, data, call)
+            if io.kind == storage_pb2.COPY:
+                data = await self._fetcher.resolve(io, call)
+            version, before = await self.replica.write(target, io, data, call)
             self._fence.check()
         except FsError as failure:
             return storage_pb2.WriteResult(error=failure.to_proto())
-        return storage_pb2.WriteResult(version=version.number, length=version.length)
+        return storage_pb2.WriteResult(
+            version=version.number, length=version.length, length_before=before)
 
     async def forward(
         self, request: storage_pb2.ForwardRequest, call: Call
@@ -248,7 +255,7 @@ class StorageService:
         """Whether the pending version is the one to serve."""
         serving = serving_targets(chain)
         if not needs_tail(state, serving[-1] == target.target_id):
-            await self._settle_at_tail(target, chain, state.chunk_id)
+            await self._settle_at_tail(target, chain, state)
             return False
         table = self._routing.current()
         reply = await self._peers.storage(table.node_of(serving[-1])).query_version(
@@ -262,25 +269,32 @@ class StorageService:
         return reads_pending(state, reply.committed_version)
 
     async def _settle_at_tail(
-        self, target: Target, chain: mgmtd_pb2.Chain, chunk_id: bytes
+        self, target: Target, chain: mgmtd_pb2.Chain, found: ChunkState
     ) -> ChunkState | None:
         """A tail commits what it staged before it became the tail, if all before it have it too.
 
-        While a syncing replica follows, the update is left to the writer, who tells it: readers
-        do not wait for that.
+        The tail of then may have committed it, and readers may have seen it. While a syncing
+        replica follows, that one gets it first. What came under the chain version of now nobody
+        has seen then: it is left to its writer, and readers do not wait for it.
         """
-        if successor(chain, target.target_id) is not None:
-            return await target.engine.state(chunk_id)
+        assert found.pending is not None
+        syncs = successor(chain, target.target_id) is not None
+        if syncs and found.pending.number >> EPOCH_SHIFT >= chain.version:
+            return found
         wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
-        async with self._runtime.lock(self.replica.lock_key(target, chunk_id)):
+        async with self._runtime.lock(self.replica.lock_key(target, found.chunk_id)):
             self.replica.check_chain(target, wanted)
-            state = await target.engine.state(chunk_id)
+            state = await target.engine.state(found.chunk_id)
             if state is not None and state.pending is not None:
                 state = await self.replica.judge_pending(target, chain, state)
-            if state is not None and state.pending is not None:
-                await target.engine.commit(chunk_id, state.pending.number)
-                state = await target.engine.state(chunk_id)
-            return state
+            if state is None or state.pending is None:
+                return state
+            if not syncs:
+                await target.engine.commit(found.chunk_id, state.pending.number)
+            elif state.pending.number >> EPOCH_SHIFT < chain.version:
+                call = ServerCall(self._runtime.clock.now() + SETTLE_S)
+                return await self.replica.settle(target, state, wanted, call)
+            return await target.engine.state(found.chunk_id)
 
     async def query_version(
         self, request: storage_pb2.QueryVersionRequest, call: Call
@@ -291,7 +305,7 @@ class StorageService:
             raise FsError(Kind.NOT_SERVING, "not the tail", f"target {target.target_id}")
         state = await target.engine.state(request.chunk_id)
         if state is not None and state.pending is not None:
-            state = await self._settle_at_tail(target, chain, request.chunk_id)
+            state = await self._settle_at_tail(target, chain, state)
         self._fence.check()
         if state is None or state.committed is None:
             return storage_pb2.QueryVersionReply(found=False)
@@ -308,10 +322,15 @@ class StorageService:
         self, request: storage_pb2.ListChunksRequest, call: Call
     ) -> storage_pb2.ListChunksReply:
         """One page of a target's chunks in order of id."""
-        target = self._targets.get(request.target_id)
-        _need_trust(target)
+        if request.HasField("chain"):
+            target = await self._head(request.chain)
+        else:
+            target = self._targets.get(request.target_id)
+            _need_trust(target)
         limit = min(request.limit or LIST_MAX, LIST_MAX)
         states, more = await target.engine.list(request.begin, request.end or None, limit)
+        if request.HasField("chain"):
+            self._fence.check()
         return storage_pb2.ListChunksReply(
             chunks=[chunk_info(s) for s in states], more=more, incarnation=self._incarnation)
 
@@ -372,7 +391,7 @@ def _holds_as_pending(state: ChunkState, version: int) -> bool:
 
 
 def carries_bytes(io: storage_pb2.WriteIO) -> bool:
-    """Whether `length` bytes of the payload belong to this update."""
+    """Whether `length` bytes of the payload belong to this update; a COPY has them fetched."""
     return io.kind in {storage_pb2.WRITE, storage_pb2.REPLACE}
 
 
@@ -384,6 +403,8 @@ def check_update(io: storage_pb2.WriteIO, data: memoryview) -> None:
         problem = f"a chunk id has {CHUNK_ID_SIZE} bytes"
     elif io.kind not in storage_pb2.UpdateKind.values() or not io.kind:
         problem = f"unknown kind {io.kind}"
+    elif (io.kind == storage_pb2.COPY) != io.HasField("source"):
+        problem = "a copy has a source, and nothing else has"
     elif len(data) != size:
         problem = f"{len(data)} bytes came for an update of {size}"
     elif io.kind != storage_pb2.REMOVE and (

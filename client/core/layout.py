@@ -17,6 +17,7 @@ from luciole.proto import meta_pb2, mgmtd_pb2
 
 _CHUNK_ID = struct.Struct(">B3xQI")
 KIND_FILE = 0
+BLOCK_MIN = 64 * 1024
 
 
 class Piece(NamedTuple):
@@ -37,6 +38,14 @@ def parse_chunk_id(identity: bytes) -> tuple[int, int]:
     """(inode id, chunk index) of a file's chunk."""
     _, inode_id, index = _CHUNK_ID.unpack(identity)
     return inode_id, index
+
+
+def allocated_bytes(length: int) -> int:
+    """What a chunk of this length takes on a disk: a power of two, 64 KiB at least.
+
+    Patches and versions that wait to be freed come on top of it for a while.
+    """
+    return max(BLOCK_MIN, 1 << (length - 1).bit_length()) if length else 0
 
 
 def chunks_from(inode_id: int, index: int) -> tuple[bytes, bytes]:

@@ -44,12 +44,19 @@ def type_of(mode: int) -> meta_pb2.FileType | None:
     return _TYPES.get(stat.S_IFMT(mode) or stat.S_IFREG)
 
 
+def blocks_of(inode: meta_pb2.Inode) -> int:
+    """st_blocks, in units of 512 bytes; for a record of an older program a guess."""
+    count = inode.allocated if inode.HasField("allocated") else inode.length
+    return (count + 511) >> 9
+
+
 def open_flags(flags: int) -> OpenFlags:
     """The flags of open(2)."""
     access = flags & _ACCESS_BITS
     return OpenFlags(
         read=access in {os.O_RDONLY, os.O_RDWR}, write=access in {os.O_WRONLY, os.O_RDWR},
-        truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL))
+        truncate=bool(flags & os.O_TRUNC), exclusive=bool(flags & os.O_EXCL),
+        append=bool(flags & os.O_APPEND))
 
 
 class SeenVersions:

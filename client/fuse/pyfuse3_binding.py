@@ -19,6 +19,7 @@ from luciole.client.fuse.attributes import (
     BLOCK,
     SeenVersions,
     as_caller,
+    blocks_of,
     file_counts,
     mode_of,
     open_flags,
@@ -84,7 +85,7 @@ class Pyfuse3Binding(pyfuse3.Operations):
         entry.st_size = inode.length
         entry.st_rdev = inode.rdev
         entry.st_blksize = BLOCK
-        entry.st_blocks = -(-inode.length // 512)
+        entry.st_blocks = blocks_of(inode)
         entry.st_atime_ns, entry.st_mtime_ns = inode.atime_ns, inode.mtime_ns
         entry.st_ctime_ns = inode.ctime_ns
         entry.attr_timeout = self._attribute_seconds
@@ -270,7 +271,8 @@ class Pyfuse3Binding(pyfuse3.Operations):
 
     @_translated
     async def write(self, fh, off, buf):  # type: ignore[no-untyped-def]
-        """pwrite(2)."""
+        """pwrite(2). Appends go where the kernel thinks the end is: its pages come through any
+        handle, and pyfuse3 does not tell them from an append."""
         return await self._operations.write(fh, off, memoryview(buf))
 
     @_translated

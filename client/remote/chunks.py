@@ -13,10 +13,12 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from luciole.checksum import block_checksums
 from luciole.client.core.layout import (
     Piece,
+    allocated_bytes,
     chain_of,
     chains_of,
     chunk_id,
@@ -50,7 +52,15 @@ class PieceIO:
     error: FsError | None = None
     done: bool = False
     length: int = 0  # of the chunk, after a write
+    length_before: int | None = None  # of the chunk; None: not known
     losses: int = 0  # of the chain, as of the last attempt
+
+
+class Changed(NamedTuple):
+    """What an update of some chunks has done."""
+
+    losses: dict[int, int]  # chain written -> how many losses (mgmtd.proto) it had had by then
+    allocated_change: int | None  # bytes of blocks; None: not known, since it was tried again
 
 
 class Channels:
@@ -105,12 +115,13 @@ class ChunkClient:
         self._total_seconds = total_seconds
         self._turn = runtime.entropy.below(1 << 16)
 
-    def _table_of(self, layout: meta_pb2.Layout) -> mgmtd_pb2.ChainTable:
+    def table_of(self, layout: meta_pb2.Layout) -> mgmtd_pb2.ChainTable:
+        """The chains that files of a layout lie on."""
         return self._routing.current().table(layout.table_id, layout.table_version)
 
     def chains(self, layout: meta_pb2.Layout) -> list[int]:
         """Chains that a file's chunks may lie on."""
-        return chains_of(layout, self._table_of(layout))
+        return chains_of(layout, self.table_of(layout))
 
     def chains_below(self, layout: meta_pb2.Layout, length: int) -> list[int]:
         """Chains that may hold something of a file's first `length` bytes."""
@@ -120,13 +131,12 @@ class ChunkClient:
 
     async def write(
         self, inode: meta_pb2.Inode, offset: int, data: memoryview
-    ) -> dict[int, int]:
+    ) -> Changed:
         """Writes `data` (bytes, one dimension) at `offset`.
 
-        Returns the chains written, and how many losses (mgmtd.proto) each had had by then.
         Raises FsError; then any part of the range may hold old or new bytes.
         """
-        table = self._table_of(inode.layout)
+        table = self.table_of(inode.layout)
         pieces = []
         for piece in cut(offset, len(data), inode.layout):
             view = data[piece.position : piece.position + piece.length]
@@ -137,14 +147,10 @@ class ChunkClient:
                 checksums=block_checksums(piece.offset, view))
             pieces.append(
                 PieceIO(piece, view, message, chain_of(inode.layout, table, piece.chunk)))
-        await self._update(pieces)
-        marks: dict[int, int] = {}
-        for written in pieces:
-            marks[written.chain_id] = min(
-                written.losses, marks.get(written.chain_id, written.losses))
-        return marks
+        return await self.update(pieces)
 
-    async def _update(self, pieces: list[PieceIO]) -> None:
+    async def update(self, pieces: list[PieceIO]) -> Changed:
+        """Carries out updates of different chunks, each once."""
         tags = [self._channels.take() for _ in pieces]
         for piece, tag in zip(pieces, tags, strict=True):
             assert isinstance(piece.message, storage_pb2.WriteIO)
@@ -154,6 +160,7 @@ class ChunkClient:
         finally:
             for tag in tags:
                 self._channels.give_back(tag)
+        return _changed(pieces)
 
     def _head_of(self, table: RoutingTable, piece: PieceIO) -> int:
         return head(table.chain(piece.chain_id))
@@ -173,12 +180,14 @@ class ChunkClient:
         for piece, result in zip(batch, reply.results, strict=True):
             _settle(piece, result.error if result.HasField("error") else None)
             piece.length = result.length
+            if result.HasField("length_before"):
+                piece.length_before = result.length_before
 
     # Reading.
 
     async def read(self, inode: meta_pb2.Inode, offset: int, buffer: memoryview) -> None:
         """Fills `buffer` from `offset`; what was never written reads as zeros. Raises FsError."""
-        table = self._table_of(inode.layout)
+        table = self.table_of(inode.layout)
         pieces = [
             PieceIO(
                 piece, buffer[piece.position : piece.position + piece.length],
@@ -295,7 +304,7 @@ class ChunkClient:
         size = inode.layout.chunk_size
         chains = self.chains(inode.layout)
         lists = await self._runtime.gather([
-            partial(self._listed, chain_id, *chunks_from(inode.inode_id, inode.length // size))
+            partial(self.listed, chain_id, *chunks_from(inode.inode_id, inode.length // size))
             for chain_id in chains
         ])
         border = chunk_id(inode.inode_id, inode.length // size)
@@ -305,24 +314,27 @@ class ChunkClient:
             if chunk.chunk_id != border or chunk.length > inside or chunk.pending_version
         ] for chain_id, chunks in zip(chains, lists, strict=True)}
 
-    async def _listed(
-        self, chain_id: int, begin: bytes, end: bytes
+    async def listed(
+        self, chain_id: int, begin: bytes, end: bytes, limit: int | None = None
     ) -> list[storage_pb2.ChunkInfo]:
-        """The chunks of a range, as the head knows them."""
+        """The chunks of a range in order, all or the first `limit`, as the head knows them."""
         found: list[storage_pb2.ChunkInfo] = []
         while True:
             begin_page = found[-1].chunk_id + b"\0" if found else begin
 
             async def page(_: int, begin: bytes = begin_page) -> storage_pb2.ListChunksReply:
                 table = self._routing.current()
-                target = head(table.chain(chain_id))
+                chain = table.chain(chain_id)
+                target = head(chain)
                 return await self._connections.storage(table.node_of(target)).list_chunks(
-                    storage_pb2.ListChunksRequest(target_id=target, begin=begin, end=end),
+                    storage_pb2.ListChunksRequest(
+                        target_id=target, begin=begin, end=end, limit=limit or 0,
+                        chain=_versioned(chain)),
                     timeout=self._attempt_seconds)
 
             reply = await retrying(self._runtime, self._deadline(), page, self._reroute)
             found.extend(reply.chunks)
-            if not reply.more:
+            if not reply.more or (limit and len(found) >= limit):
                 return found
 
     async def _take_off(
@@ -360,7 +372,7 @@ class ChunkClient:
             if_versions=[listed.committed_version, listed.pending_version])
         piece = PieceIO(Piece(inode.length // inode.layout.chunk_size, 0, inside, 0),
                         memoryview(b""), message, chain_id)
-        await self._update([piece])
+        await self.update([piece])
         return piece.length <= inside
 
     def _deadline(self) -> float:
@@ -374,11 +386,19 @@ class ChunkClient:
         return max(ends)
 
     async def _data_end_on(self, inode: meta_pb2.Inode, chain_id: int) -> int:
-        chunks = await self._listed(chain_id, *chunks_from(inode.inode_id, 0))
+        chunks = await self.listed(chain_id, *chunks_from(inode.inode_id, 0))
         if not chunks:
             return 0
         _, index = parse_chunk_id(chunks[-1].chunk_id)
         return index * inode.layout.chunk_size + chunks[-1].length
+
+    async def allocated(self, inode: meta_pb2.Inode) -> int:
+        """Bytes of blocks that all chunks take, each counted on one replica."""
+        lists = await self._runtime.gather([
+            partial(self.listed, chain_id, *chunks_from(inode.inode_id, 0))
+            for chain_id in self.chains(inode.layout)
+        ])
+        return sum(allocated_bytes(chunk.length) for chunks in lists for chunk in chunks)
 
     async def remove_all(
         self, inodes: Sequence[meta_pb2.Inode], *, everywhere: bool = False
@@ -446,6 +466,18 @@ class ChunkClient:
     ) -> common_pb2.Empty:
         return await self._connections.storage(node).sync(
             request, timeout=self._attempt_seconds)
+
+
+def _changed(pieces: list[PieceIO]) -> Changed:
+    losses: dict[int, int] = {}
+    change: int | None = 0
+    for piece in pieces:
+        losses[piece.chain_id] = min(piece.losses, losses.get(piece.chain_id, piece.losses))
+        if change is None or piece.length_before is None:
+            change = None
+        else:
+            change += allocated_bytes(piece.length) - allocated_bytes(piece.length_before)
+    return Changed(losses, change)
 
 
 def _range(inode_id: int, index: int) -> storage_pb2.ChunkRange:

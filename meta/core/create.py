@@ -98,6 +98,7 @@ async def create(
     assert env.new_layout is not None
     inode = new_inode(parent, meta_pb2.REGULAR, request, env)
     inode.layout.CopyFrom(env.new_layout)
+    inode.allocated = 0
     await enter(txn, request.parent, request.name, inode, env.now_ns)
     open_file.begin_session(txn, request, inode.inode_id, env.now_ns)
     return meta_pb2.CreateReply(inode=inode, created=True)

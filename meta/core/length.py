@@ -9,6 +9,10 @@ one. Until then the file may not grow over the old bytes, so whatever would leng
 the trim first. The `TRIM` list lets any server resume after a crash. Several may finish one cut:
 each lists what is there, asks whether the mark still stands, and removes what it has listed,
 so that none takes what was written after another had cleared the mark.
+
+An append is given its place by moving `append_end`, not the length: a reader does not see it before
+its writer reports it. Whoever is given the next place comes behind it, so that no two appends meet.
+`allocated` is the sum of what writers report, and counted anew where that is not enough.
 """
 
 from __future__ import annotations
@@ -37,8 +41,10 @@ def set_length(
     if length < inode.length or foreign_writer:
         inode.truncate_version += 1
         inode.trim_pending = True
-    inode.length = length
+    inode.length = inode.append_end = length
     inode.data_version += 1
+    if not length and inode.HasField("allocated"):
+        inode.allocated = 0
     inode.mtime_ns = inode.ctime_ns = now_ns
 
 
@@ -56,6 +62,14 @@ def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
     if hint.truncate_version == inode.truncate_version and hint.length > inode.length:
         inode.length = hint.length
         changed = True
+    if hint.truncate_version != inode.truncate_version:
+        pass  # what it took may be gone: the trim counts, and its writer will
+    elif hint.HasField("allocated"):
+        inode.allocated = hint.allocated
+        changed = True
+    elif hint.allocated_change and inode.HasField("allocated"):
+        inode.allocated = max(0, inode.allocated + hint.allocated_change)
+        changed = True
     if hint.mtime_ns:
         inode.data_version += 1
         inode.mtime_ns = max(inode.mtime_ns, hint.mtime_ns)
@@ -72,8 +86,24 @@ def apply_report(txn: Transaction, inode: meta_pb2.Inode, hint: meta_pb2.LengthH
     return changed
 
 
+def give_place(inode: meta_pb2.Inode, count: int) -> int:
+    """Reserves `count` bytes behind all that is known; returns where they begin."""
+    offset = max(inode.length, inode.append_end)
+    check(inode, offset + count)
+    inode.append_end = offset + count
+    return offset
+
+
+def note_uncertain(
+    txn: Transaction, inode: meta_pb2.Inode, hint: meta_pb2.LengthHint, now_ns: int
+) -> None:
+    """Lists a file of which a write failed: where it ends is looked up once nothing can come."""
+    if hint.uncertain:
+        txn.set(schema.listed_key(schema.UNREPORTED, inode.inode_id), now_ns.to_bytes(8, "little"))
+
+
 async def recover(
-    txn: Transaction, inode_id: int, truncate_version: int, data_end: int
+    txn: Transaction, inode_id: int, truncate_version: int, data_end: int, allocated: int
 ) -> None:
     """Takes in what a dead writer wrote and never reported, unless the file was cut since."""
     txn.clear(schema.listed_key(schema.UNREPORTED, inode_id))
@@ -81,6 +111,7 @@ async def recover(
     if value is None:
         return
     inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
-    hint = meta_pb2.LengthHint(length=data_end, truncate_version=truncate_version)
+    hint = meta_pb2.LengthHint(
+        length=data_end, truncate_version=truncate_version, allocated=allocated)
     if not inode.trim_pending and apply_report(txn, inode, hint):
         inodes.store(txn, inode)

@@ -60,7 +60,7 @@ async def open_file(
 
 
 async def fsync(
-    txn: Transaction, request: meta_pb2.FsyncRequest
+    txn: Transaction, request: meta_pb2.FsyncRequest, now_ns: int
 ) -> meta_pb2.InodeReply:
     """Makes the length known to all. The session must be open."""
     inode = await inodes.load_record(txn, request.inode_id)
@@ -69,11 +69,24 @@ async def fsync(
         if request.hint.mtime_ns:
             await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
+    length.note_uncertain(txn, inode, request.hint, now_ns)
     return meta_pb2.InodeReply(inode=inode)
 
 
+async def append(
+    txn: Transaction, request: meta_pb2.AppendRequest
+) -> meta_pb2.AppendReply:
+    """Gives bytes that are to be appended a place of their own. The session must be open."""
+    inode = await inodes.load_record(txn, request.inode_id)
+    await sessions.need(txn, request.inode_id, request.session_id)
+    length.apply_report(txn, inode, request.hint)
+    offset = length.give_place(inode, request.length)
+    inodes.store(txn, inode)
+    return meta_pb2.AppendReply(inode=inode, offset=offset)
+
+
 async def close(
-    txn: Transaction, request: meta_pb2.CloseRequest
+    txn: Transaction, request: meta_pb2.CloseRequest, now_ns: int
 ) -> meta_pb2.InodeReply:
     """Ends a session with its last report; without a report an unknown session is no error.
 
@@ -86,6 +99,7 @@ async def close(
         if request.hint.mtime_ns:
             await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
+    length.note_uncertain(txn, inode, request.hint, now_ns)
     sessions.end(
         txn, request.request_id.client_id, request.inode_id, request.session_id)
     return meta_pb2.InodeReply(inode=inode)

@@ -47,8 +47,13 @@ async def is_pending(txn: Transaction, inode_id: int, truncate_version: int) -> 
     return inode.trim_pending and inode.truncate_version == truncate_version
 
 
-async def trim_done(txn: Transaction, inode_id: int, truncate_version: int) -> None:
-    """The chunks beyond the length are gone, unless the file was cut again meanwhile."""
+async def trim_done(
+    txn: Transaction, inode_id: int, truncate_version: int, allocated: int
+) -> None:
+    """The chunks beyond the length are gone, unless the file was cut again meanwhile.
+
+    Args: allocated: bytes of blocks that the file has left.
+    """
     value = await txn.get(schema.inode_key(inode_id))
     if value is None:
         txn.clear(schema.listed_key(schema.TRIM, inode_id))
@@ -56,5 +61,6 @@ async def trim_done(txn: Transaction, inode_id: int, truncate_version: int) -> N
     inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
     if inode.truncate_version == truncate_version and inode.trim_pending:
         inode.trim_pending = False
+        inode.allocated = allocated
         inodes.store(txn, inode)
         txn.clear(schema.listed_key(schema.TRIM, inode_id))

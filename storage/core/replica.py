@@ -86,6 +86,38 @@ def judge(
     return Judgement.DISAGREE
 
 
+class Fate(enum.Enum):
+    """What became of an update that a replica holds pending and did not see committed."""
+
+    OPEN = "the head has it pending, and will settle it"
+    DONE = "it is committed: the head has it"
+    VOID = "it never reached the head of now, so nobody acknowledged it"
+
+
+def fate_of(
+    number: int, head: ChunkState | None, chain_version: int, *, removal: bool = False
+) -> Fate:
+    """Judges a pending version by what the head of now has of the chunk.
+
+    Members may change places when the preferred order is restored: a former head can hold an update
+    that it could not pass on, or whose answer it missed. No tail can have committed what the head
+    lacks: it went through every member of its time, and later ones were brought up to date. What
+    came under the chain version of now may be on its way still.
+
+    Args:
+        number: of the pending version.
+        head: what the head has; None: no such chunk.
+        removal: whether the pending version is one: when done, it has left nothing at the head.
+    """
+    committed = head.committed.number if head and head.committed else 0
+    if committed == number:
+        return Fate.DONE
+    pending = head is not None and head.pending is not None and head.pending.number == number
+    if pending or committed > number or number >> EPOCH_SHIFT >= chain_version:
+        return Fate.OPEN
+    return Fate.DONE if removal and head is None else Fate.VOID
+
+
 def carries_all(kind: int) -> bool:
     """Whether an update of this kind needs nothing that was there before."""
     return kind in {storage_pb2.REPLACE, storage_pb2.REMOVE}

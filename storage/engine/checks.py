@@ -19,6 +19,7 @@ WRITE = int(storage_pb2.WRITE)
 TRUNCATE = int(storage_pb2.TRUNCATE)
 REPLACE = int(storage_pb2.REPLACE)
 REMOVE = int(storage_pb2.REMOVE)
+PUNCH = int(storage_pb2.PUNCH)
 
 CLIENT_ID_MAX = 64
 
@@ -38,12 +39,12 @@ def check_update(chunk_id: bytes, version: int, update: Update, data: memoryview
     sized = not size & (size - 1) and CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX
     if update.kind != REMOVE and not sized:
         _refuse(chunk_id, f"chunk size {size} is not a power of two from 64 KiB to 64 MiB")
-    if update.kind not in (WRITE, TRUNCATE, REPLACE, REMOVE):
+    if update.kind not in (WRITE, TRUNCATE, REPLACE, REMOVE, PUNCH):
         _refuse(chunk_id, f"update kind {update.kind} is unknown")
     if update.offset < 0 or update.length < 0:
         _refuse(chunk_id, f"negative range: offset {update.offset}, length {update.length}")
-    if update.kind != WRITE and update.offset:
-        _refuse(chunk_id, f"only a write has an offset, and this has {update.offset}")
+    if update.kind not in (WRITE, PUNCH) and update.offset:
+        _refuse(chunk_id, f"only writes and punches have an offset, and this has {update.offset}")
     if update.offset + update.length > size:
         end = update.offset + update.length
         _refuse(chunk_id, f"the update ends at {end}, beyond the chunk size {size}")

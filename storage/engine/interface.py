@@ -50,7 +50,7 @@ class ChunkState(msgspec.Struct, frozen=True):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """A change to a chunk, as in storage.proto (kinds WRITE, TRUNCATE, REPLACE, REMOVE)."""
+    """A change to a chunk, as in storage.proto (of its kinds all but COPY)."""
 
     kind: int
     offset: int

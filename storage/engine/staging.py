@@ -1,7 +1,8 @@
 """Writes the bytes of a new version, beside the committed one.
 
 Layer: shell of the engine; knows blocks and content, not records' storage. The committed version
-stays readable to the byte throughout. Four ways:
+stays readable to the byte throughout. A punch up to the end of the content shortens it, and any
+other is an overwrite with zeros. Four ways:
 
 - *share*: the content is a prefix of the committed one in the same size class: same block;
 - *append in place*: the new bytes lie behind everything ever written in the committed block and
@@ -19,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from luciole.checksum import BLOCK_SIZE, block_checksums, crc32c
 from luciole.errors import FsError
 from luciole.storage.engine.blockmath import (
@@ -30,7 +33,7 @@ from luciole.storage.engine.blockmath import (
     class_for,
     pack,
 )
-from luciole.storage.engine.checks import REMOVE, REPLACE, TRUNCATE, mismatch
+from luciole.storage.engine.checks import PUNCH, REMOVE, REPLACE, TRUNCATE, mismatch
 from luciole.storage.engine.content import (
     copy_content,
     cut_views,
@@ -119,6 +122,8 @@ class Stager:
             if update.length > base.length:
                 return self._extend(base, update.length, NOTHING, ())
             return self._shrink(chunk_id, base, update.length)
+        if update.kind == PUNCH:
+            return self._punch(chunk_id, base, update)
         if update.length == 0:
             return self._shrink(chunk_id, base, base.length)
         if update.offset >= base.length:
@@ -126,6 +131,15 @@ class Stager:
         if update.offset == 0 and update.length >= base.length:
             return self._replace(update, data)
         return self._overwrite(chunk_id, base, update, data)
+
+    def _punch(self, chunk_id: bytes, base: StoredVersion, update: Update) -> Content:
+        if not update.length or update.offset >= base.length:
+            return self._shrink(chunk_id, base, base.length)
+        if update.offset + update.length >= base.length:
+            return self._shrink(chunk_id, base, update.offset)
+        zeros = memoryview(bytes(update.length))
+        checksums = tuple(block_checksums(update.offset, zeros))
+        return self._overwrite(chunk_id, base, replace(update, checksums=checksums), zeros)
 
     def _replace(self, update: Update, data: memoryview) -> Content:
         """The content is the data, whose checksums are stored as they came."""

@@ -28,6 +28,9 @@ STEP = st.one_of(
     st.tuples(st.just("write"), OFFSETS, LENGTHS),
     st.tuples(st.just("append"), st.just(0), LENGTHS),
     st.tuples(st.just("read"), OFFSETS, LENGTHS),
+    st.tuples(st.just("zero"), OFFSETS, LENGTHS),
+    st.tuples(st.just("punch"), OFFSETS, LENGTHS),
+    st.tuples(st.just("copy"), OFFSETS, LENGTHS),
     st.tuples(st.just("truncate"), OFFSETS, st.just(0)),
     st.tuples(st.just("fsync"), st.just(0), st.just(0)),
     st.tuples(st.just("flush"), st.just(0), st.just(0)),
@@ -51,9 +54,12 @@ class File:
             offset = len(self.content) if kind == "append" else first
             self._stamp = self._stamp % 250 + 1
             data = bytes([self._stamp]) * second
-            await self.mount.write(self.handle, offset, memoryview(data))
+            await self.mount.write(
+                self.handle, offset, memoryview(data), append=kind == "append")
             self.content.extend(bytes(max(0, offset + second - len(self.content))))
             self.content[offset : offset + second] = data
+        elif kind in {"zero", "punch", "copy"}:
+            await self.range_step(kind, first, second)
         elif kind == "read":
             found = await self.mount.read(self.handle, first, second)
             assert bytes(found) == bytes(self.content[first : first + second])
@@ -69,23 +75,46 @@ class File:
             await self.mount.flush(self.handle)
             await self.mount.release(self.handle)
             self.mount = self.mounts[first]
-            cut = OpenFlags(read=True, write=True, truncate=bool(second))
+            cut = OpenFlags(read=True, write=True, truncate=bool(second), append=True)
             self.handle, inode = await self.mount.open(CREDENTIAL, self.inode_id, cut)
             if second:
                 self.content.clear()
             assert inode.length == len(self.content)
         assert (await self.mount.getattr(self.inode_id)).length == len(self.content)
 
+    async def range_step(self, kind: str, first: int, second: int) -> None:
+        if kind != "copy":
+            await self.mount.fallocate(
+                self.handle, first, second, zero=True, keep_size=kind == "punch")
+            if kind == "zero":
+                self.content.extend(bytes(max(0, first + second - len(self.content))))
+            end = min(first + second, len(self.content))
+            self.content[first:end] = bytes(max(0, end - first))
+        else:
+            # To behind the end, at the same place of a chunk or at another.
+            offset = max(first, len(self.content)) + second % 2 * (CHUNK - 1)
+            offset += (first - offset) % CHUNK if second % 3 else 0
+            done = await self.mount.copy_range(self.handle, first, self.handle, offset, second)
+            data = bytes(self.content[first : first + second])
+            assert done == len(data)
+            if data:
+                self.content.extend(bytes(max(0, offset + done - len(self.content))))
+                self.content[offset : offset + done] = data
+
 
 async def play(filesystem: FileSystem, steps: list[tuple[str, int, int]]) -> None:
     mounts = [filesystem.mount(1), filesystem.mount(2)]
-    handle, inode = await mounts[0].create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+    handle, inode = await mounts[0].create(
+        CREDENTIAL, ROOT, b"f", 0o644, flags=OpenFlags(read=True, write=True, append=True))
     file = File(mounts, inode.inode_id)
     file.handle = handle
     for step in steps:
         await file.step(*step)
     await file.step("reopen", 1, 0)
     await file.step("read", 0, 10 * CHUNK)
+    await file.mount.flush(file.handle)
+    inode = await mounts[0].getattr(file.inode_id)
+    assert inode.allocated == await filesystem.chunks.allocated(inode)
 
 
 @given(st.lists(STEP, max_size=14), st.booleans())

@@ -23,6 +23,7 @@ from luciole.tests.conformance.engine_model import (
     check_chunk,
     chunk_name,
     pattern,
+    punch,
     remove,
     replace,
     truncate,
@@ -117,6 +118,33 @@ class EngineConformance:
         check_chunk(driver, A, Expected((2, base[:length]), (3, grown)))
         driver.put(A, 4, truncate(205_000))
         check_chunk(driver, A, Expected((4, base[:length].ljust(205_000, b"\0")), None))
+
+    @pytest.mark.parametrize(("offset", "length"), [
+        (0, 1), (0, 65536), (65536, 65536), (70_000, 100), (60_000, 80_000), (150_000, 50_000),
+        (150_000, 90_000), (0, 200_000), (200_000, 10), (300_000, 10), (100, 0),
+    ])
+    def test_a_punch_leaves_zeros_or_an_end(
+        self, driver: Driver, offset: int, length: int
+    ) -> None:
+        base = pattern(1, 200_000)
+        driver.put(A, 1, write(0, base), base)
+        driver.stage(A, 2, punch(offset, length))
+        expected = after(base, punch(offset, length), b"")
+        assert expected is not None
+        assert expected.ljust(len(base), b"\0") == (
+            base[:offset] + bytes(min(length, max(0, len(base) - offset)))
+            + base[offset + length :])
+        check_chunk(driver, A, Expected((1, base), (2, expected)))
+        driver.commit(A, 2)
+        check_chunk(driver, A, Expected((2, expected), None))
+
+    def test_a_punch_up_to_the_end_frees_blocks(self, driver: Driver) -> None:
+        base = pattern(1, MIB)
+        driver.put(A, 1, write(0, base), base)
+        driver.put(A, 2, punch(65536, MIB - 65536))
+        state = driver.state(A)
+        assert state is not None
+        assert state.allocated == 65536
 
     def test_truncate_makes_a_chunk(self, driver: Driver) -> None:
         driver.put(A, 1, truncate(70_000))

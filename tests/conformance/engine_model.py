@@ -27,6 +27,7 @@ WRITE = int(storage_pb2.WRITE)
 TRUNCATE = int(storage_pb2.TRUNCATE)
 REPLACE = int(storage_pb2.REPLACE)
 REMOVE = int(storage_pb2.REMOVE)
+PUNCH = int(storage_pb2.PUNCH)
 MIB = 1024 * 1024
 KIB = 1024
 
@@ -60,6 +61,11 @@ def truncate(length: int, *, size: int = MIB) -> Update:
     return Update(TRUNCATE, 0, length, size)
 
 
+def punch(offset: int, length: int, *, size: int = MIB, tag: Tag | None = None) -> Update:
+    """A PUNCH."""
+    return Update(PUNCH, offset, length, size, (), tag)
+
+
 def remove(*, size: int = MIB, tag: Tag | None = None) -> Update:
     """A REMOVE."""
     return Update(REMOVE, 0, 0, size, (), tag)
@@ -71,6 +77,11 @@ def after(content: bytes, update: Update, data: bytes) -> bytes | None:
         return None
     if update.kind == REPLACE:
         return data
+    if update.kind == PUNCH:
+        end = update.offset + update.length
+        if end >= len(content):
+            return content[: update.offset] if update.length else content
+        return content[: update.offset] + bytes(update.length) + content[end:]
     if update.kind == TRUNCATE:
         return content[: update.length].ljust(update.length, b"\0")
     if not data:
@@ -267,7 +278,7 @@ def run_steps(driver: Driver, steps: list[tuple[int, ...]], reopen: Reopen) -> D
 def _random_update(
     what: int, expected: Expected, offset: int, length: int, seed: int
 ) -> tuple[Update, bytes]:
-    kind = (WRITE, WRITE, WRITE, TRUNCATE, REPLACE, REMOVE)[what % 6] if what < 12 else WRITE
+    kind = (WRITE, WRITE, PUNCH, WRITE, TRUNCATE, REPLACE, REMOVE)[what % 7] if what < 12 else WRITE
     if what > 16:  # small, so that most overwrites become patches
         length = length % 5000 + 1
     committed = len(expected.committed[1]) if expected.committed else 0
@@ -278,5 +289,7 @@ def _random_update(
         return remove(), b""
     if kind == TRUNCATE:
         return truncate(length), b""
+    if kind == PUNCH:
+        return punch(offset, length), b""
     data = pattern(seed, length)
     return (replace(data) if kind == REPLACE else write(offset, data)), data

@@ -20,6 +20,7 @@ import pytest
 
 from luciole.tests.fuse.memory_cluster import CHUNK
 from luciole.tests.fuse.mounted import BINDINGS, mounted, needs_fuse
+from luciole.tests.model.exerciser import KEEP_SIZE, fallocate
 
 pytestmark = [pytest.mark.mount, needs_fuse]
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
@@ -185,8 +186,16 @@ def test_refusals_have_the_right_errno(place: Path) -> None:
 def test_what_is_not_there_yet_is_refused_as_the_kernel_does(place: Path) -> None:
     path = place / "file"
     path.write_bytes(b"content")
+
+
+def test_ranges_are_known_where_the_binding_is_asked(place: Path, binding: str) -> None:
+    path = place / "file"
+    path.write_bytes(b"content")
     with path.open("r+b") as file:
-        refused(errno.EOPNOTSUPP, lambda: _fallocate(file.fileno(), 0, 0, 100))
+        if binding == "direct":
+            fallocate(file.fileno(), KEEP_SIZE, 0, 100)
+        else:
+            refused(errno.EOPNOTSUPP, fallocate, file.fileno(), KEEP_SIZE, 0, 100)
         assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 0
         assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == len(b"content")
         with (place / "copy").open("w+b") as copy:
@@ -194,12 +203,19 @@ def test_what_is_not_there_yet_is_refused_as_the_kernel_does(place: Path) -> Non
     assert (place / "copy").read_bytes() == b"content"
 
 
-def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    done = libc.fallocate(
-        descriptor, mode, ctypes.c_long(offset), ctypes.c_long(length))
-    if done != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+def test_appends_go_to_the_end_and_blocks_are_counted(place: Path) -> None:
+    path = place / "file"
+    with path.open("ab", buffering=0) as file:
+        for number in range(100):
+            assert file.write(b"%05d" % number) == 5
+        assert path.stat().st_size == 500
+        with path.open("ab", buffering=0) as second:
+            second.write(b"between")
+        file.write(b"the end")
+    assert path.read_bytes() == b"".join(b"%05d" % n for n in range(100)) + b"betweenthe end"
+    assert path.stat().st_blocks * 512 == 65536
+    os.truncate(path, 1 << 40)
+    assert path.stat().st_blocks * 512 == 65536
 
 
 def test_unlinked_and_replaced_open_files_keep_their_content(place: Path) -> None:

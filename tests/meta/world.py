@@ -63,6 +63,9 @@ class FakeChunks:
         self._check()
         return self.ends.get(inode.inode_id, 0)
 
+    async def allocated(self, inode: meta_pb2.Inode) -> int:
+        return self.ends.get(inode.inode_id, 0)
+
     async def remove_all(
         self, inodes: Sequence[meta_pb2.Inode], *, everywhere: bool = False
     ) -> None:

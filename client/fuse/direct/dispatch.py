@@ -4,8 +4,7 @@ Layer: shell. `Dispatcher.answer` never raises for what a request holds: it give
 or nothing where the protocol wants no reply.
 
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
-the kernel never to ask again, and it does what is right without the filesystem: EOPNOTSUPP for
-fallocate, its own lseek and copy_file_range, ENOTTY for ioctl.
+the kernel never to ask again, and it does what is right without the filesystem: ENOTTY for ioctl.
 
 FUSE_INTERRUPT ends waits for locks only (interrupts.py). Requests about locks are `DETACHED`:
 whoever serves the device hands them to a thread of their own.
@@ -25,6 +24,7 @@ from luciole.client.fuse.direct import (
     messages,
     names,
     protocol,
+    ranges,
 )
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
@@ -82,11 +82,12 @@ TABLE: dict[int, Row] = {
     Opcode.SETLK: Row(locks.setlk, protocol.LOCK_IN.size),
     Opcode.SETLKW: Row(locks.setlkw, protocol.LOCK_IN.size),
     Opcode.INTERRUPT: Row(locks.interrupt),
-    # `Operations` does not have these yet.
-    Opcode.FALLOCATE: Row(None, protocol.FALLOCATE_IN.size),
-    Opcode.LSEEK: Row(None, protocol.LSEEK_IN.size),
-    Opcode.COPY_FILE_RANGE: Row(None, protocol.COPY_FILE_RANGE_IN.size),
-    Opcode.COPY_FILE_RANGE_64: Row(None, protocol.COPY_FILE_RANGE_IN.size),
+    Opcode.FALLOCATE: Row(ranges.fallocate, protocol.FALLOCATE_IN.size),
+    Opcode.LSEEK: Row(ranges.lseek, protocol.LSEEK_IN.size),
+    Opcode.COPY_FILE_RANGE: Row(ranges.copy_file_range, protocol.COPY_FILE_RANGE_IN.size),
+    Opcode.COPY_FILE_RANGE_64: Row(
+        ranges.copy_file_range_64, protocol.COPY_FILE_RANGE_IN.size),
+    # `Operations` does not have this yet.
     Opcode.IOCTL: Row(None, protocol.IOCTL_IN.size),
     # These have no meaning here: permissions are the kernel's (default_permissions), files are
     # always ready, and their blocks are not on a device of this machine.

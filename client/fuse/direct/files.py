@@ -6,12 +6,14 @@ memory from which the kernel takes the reply, a write sent from that into which 
 
 from __future__ import annotations
 
+import os
 import stat
 
 from luciole.client.fuse.attributes import open_flags
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
+from luciole.client.operations import OpenFlags
 from luciole.proto import meta_pb2
 
 # Below that, copying a write costs less than taking other memory for the next request.
@@ -19,7 +21,7 @@ LENT_BYTES_MIN = 32 * 1024
 
 
 def _opened(
-    context: Context, handle: int, inode: meta_pb2.Inode
+    context: Context, handle: int, inode: meta_pb2.Inode, flags: OpenFlags
 ) -> bytes:
     """struct fuse_open_out.
 
@@ -29,6 +31,9 @@ def _opened(
     answer = protocol.FOPEN_PARALLEL_DIRECT_WRITES
     if context.seen.unchanged(inode):
         answer |= protocol.FOPEN_KEEP_CACHE
+    if flags.append and flags.write:
+        # The kernel does not know where an append ends up, so it may keep no page of it.
+        answer |= protocol.FOPEN_DIRECT_IO
     return protocol.OPEN_OUT.pack(handle, answer, 0)
 
 
@@ -49,7 +54,7 @@ async def _create(context: Context, request: Request, name: bytes) -> bytes:
         who, request.node, name, stat.S_IMODE(mode), flags=flags, umask=umask))
     if kill & protocol.OPEN_KILL_SUIDGID:
         await context.kill_privileges(inode.inode_id)
-    return messages.entry(inode, context.validity) + _opened(context, handle, inode)
+    return messages.entry(inode, context.validity) + _opened(context, handle, inode, flags)
 
 
 async def open_(context: Context, request: Request) -> bytes:
@@ -60,7 +65,7 @@ async def open_(context: Context, request: Request) -> bytes:
         request, lambda who: context.operations.open(who, request.node, flags))
     if kill & protocol.OPEN_KILL_SUIDGID:
         await context.kill_privileges(request.node)
-    return _opened(context, handle, inode)
+    return _opened(context, handle, inode, flags)
 
 
 async def read(context: Context, request: Request) -> memoryview:
@@ -74,7 +79,7 @@ async def read(context: Context, request: Request) -> memoryview:
 
 async def write(context: Context, request: Request) -> bytes:
     """pwrite(2)."""
-    handle, offset, size, flags, _, _, _ = request.fields(protocol.WRITE_IN)
+    handle, offset, size, flags, _, open_now, _ = request.fields(protocol.WRITE_IN)
     data = request.body[protocol.WRITE_IN.size :]
     if len(data) != size:
         raise RefusedError(MALFORMED)
@@ -83,7 +88,9 @@ async def write(context: Context, request: Request) -> bytes:
         # what could be changed is copied.
         request.lent = True
         data = data.toreadonly()
-    taken = await context.operations.write(handle, offset, data)
+    # Pages of a mapping have their place, also in a file that was opened to append.
+    append = bool(open_now & os.O_APPEND) and not flags & protocol.WRITE_CACHE
+    taken = await context.operations.write(handle, offset, data, append=append)
     if flags & protocol.WRITE_KILL_SUIDGID:
         await context.kill_privileges(request.node)
     return protocol.WRITE_OUT.pack(taken, 0)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
-from luciole.client.fuse.attributes import BLOCK, mode_of
+from luciole.client.fuse.attributes import BLOCK, blocks_of, mode_of
 from luciole.client.fuse.direct import protocol
 from luciole.errors import FsError, Kind
 from luciole.limits import NAME_BYTES_MAX
@@ -102,8 +102,7 @@ def _attribute_fields(inode: meta_pb2.Inode) -> tuple[int, ...]:
     atime, atime_ns = divmod(inode.atime_ns, NANOSECONDS)
     mtime, mtime_ns = divmod(inode.mtime_ns, NANOSECONDS)
     ctime, ctime_ns = divmod(inode.ctime_ns, NANOSECONDS)
-    length = inode.length
-    return (inode.inode_id, length, (length + 511) >> 9, atime, mtime, ctime, atime_ns, mtime_ns,
+    return (inode.inode_id, inode.length, blocks_of(inode), atime, mtime, ctime, atime_ns, mtime_ns,
             ctime_ns, mode_of(inode), inode.nlink, inode.uid, inode.gid, inode.rdev,
             BLOCK, 0)
 

@@ -120,6 +120,7 @@ ATTR_OUT = Struct("=QII" + ATTR.format[1:])  # seconds valid, nanoseconds, pad
 ENTRY_OUT = Struct("=QQQQII" + ATTR.format[1:])
 OPEN_OUT = Struct("=QII")  # handle, flags, pad
 WRITE_OUT = Struct("=II")  # size, pad
+LSEEK_OUT = Struct("=Q")  # offset
 STATFS_OUT = Struct("=QQQQQIIII24x")  # blocks, free, available, files, free, bsize, namelen, frsize
 LOCK_OUT = Struct("=QQII")  # start, end, type, pid
 # major, minor, max_readahead, flags, max_background, congestion threshold, max_write, time
@@ -158,8 +159,10 @@ FATTR_MTIME_NOW = 1 << 8
 FATTR_KILL_SUIDGID = 1 << 11
 # The kernel asks for set-user-ID and set-group-ID to be cleared.
 OPEN_KILL_SUIDGID = 1 << 0
+WRITE_CACHE = 1 << 0  # pages of the kernel's, not a call of an application's
 WRITE_KILL_SUIDGID = 1 << 2
 # Flags of the reply to OPEN and CREATE.
+FOPEN_DIRECT_IO = 1 << 0
 FOPEN_KEEP_CACHE = 1 << 1
 LK_FLOCK = 1 << 0  # fuse_lk_in.lk_flags
 FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6

@@ -3,7 +3,8 @@
 Layer: tests. A task is a generator that belongs to a machine and dies with it. It yields what it
 waits for: a number (seconds of its machine's clock), a `Call` (the answer comes back, None if none
 came in time), or a `Lock`. Everything happens in the order of the heap; ties in order of making.
-Messages are delayed, lost, repeated and cut; a machine that is down hears nothing.
+Messages are delayed, lost, repeated and cut; a machine that is down hears nothing, and one that was
+started anew nothing of what was sent to its earlier life, since connections do not outlive it.
 """
 
 from __future__ import annotations
@@ -187,15 +188,22 @@ class Heap:
             if task.waiting == waiting and task.machine.life == task.life:
                 self.step(task, value)
 
+        life = self.machines[receiver].life
+
         def deliver() -> None:
             machine = self.machines[receiver]
-            if machine.up:
+            if machine.up and machine.life == life:
                 body = machine.handlers[call.method](call.body)
                 self.step(Task(machine, machine.life, body, 0, answer), None)
 
+        def again() -> None:
+            # A link is given up together with a call between replicas.
+            if call.method != "forward" or task.waiting == waiting:
+                deliver()
+
         self._travel(sender, receiver, deliver)
         if self.weather.repeat and self.chance.random() < self.weather.repeat:
-            self._travel(sender, receiver, deliver)
+            self._travel(sender, receiver, again)
 
     def _travel(self, sender: int, receiver: int, arrive: Callable[[], None]) -> None:
         weather, chance = self.weather, self.chance

@@ -14,9 +14,11 @@ from luciole.proto import mgmtd_pb2, storage_pb2
 from luciole.routing import serving_targets, successor
 from luciole.storage.core.replica import (
     EPOCH_SHIFT,
+    Fate,
     Judgement,
     Links,
     carries_all,
+    fate_of,
     judge,
     needs_tail,
     next_version,
@@ -88,7 +90,6 @@ class ReplicaMachine(Machine):
         self.local = mgmtd_pb2.LOCAL_ONLINE
         self.links = Links()
         self.link = int(self.clock() * 1e6)
-        self.settled = 0
         self.chain = mgmtd_pb2.Chain(chain_id=self.chain.chain_id)
         self.spawn(self._heartbeat())
         self.spawn(self._resync())
@@ -316,8 +317,11 @@ class ReplicaMachine(Machine):
     def _settle_tail(self, chunk: int) -> Waits:
         """A tail commits what it staged before it was one, if the head has it as well."""
         chain = self.chain
-        if successor(chain, self.number) is not None:
+        pending = self.disk[chunk].state.pending  # type: ignore[union-attr]
+        if pending is None:
             return self.disk[chunk].committed
+        if successor(chain, self.number) and pending.number >> EPOCH_SHIFT >= chain.version:
+            return self.disk[chunk].committed  # nobody has seen it: its writer is at it
         return (yield from self.locked(chunk, self._settle_as_tail(chunk, chain)))
 
     def _settle_as_tail(self, chunk: int, chain: mgmtd_pb2.Chain) -> Waits:
@@ -332,21 +336,20 @@ class ReplicaMachine(Machine):
             known = yield Call(head, "pending", (chunk, pending.number), CALL_S)
             if known is None or not self._current(chain.version):
                 return None
-            if not known[0]:
+            if fate_of(pending.number, known[0], chain.version) is Fate.VOID:
                 return disk.committed
-        self._commit(chunk, pending.number)
+        if successor(chain, self.number) is None:
+            self._commit(chunk, pending.number)
+        else:
+            settled = yield from self._settle(chunk)
+            if not settled:
+                return None
         return disk.committed
 
     def _pending(self, body: tuple[int, int]) -> Waits:
-        """Whether it has a version, pending or committed."""
+        """What it has of a chunk."""
         yield from ()  # a generator that does not wait
-        chunk, number = body
-        state = self.disk[chunk].state
-        if state is None:
-            return (False,)
-        has = state.pending is not None and state.pending.number == number
-        newer = state.committed is not None and state.committed.number >= number
-        return (has or newer,)
+        return (self.disk[body[0]].state,)
 
     # Bringing others up to date.
 
@@ -356,26 +359,35 @@ class ReplicaMachine(Machine):
             yield RESYNC_S
             chain = self.chain
             serving = serving_targets(chain)
-            if serving[:1] == [self.number] and self.settled != chain.version:
+            if self.number in serving:
                 yield from self._sweep(chain.version)
             syncing = [member.target_id for member in chain.targets if member.state == SYNCING]
             if serving[-1:] == [self.number] and syncing and not self.fenced():
                 yield from self._walk(chain.version, syncing[0])
 
     def _sweep(self, chain_version: int) -> Waits:
-        for chunk in self.disk:
-            done = yield from self.locked(chunk, self._sweep_one(chunk, chain_version))
-            if not done:
-                return
-        self.settled = chain_version
+        for chunk, disk in self.disk.items():
+            if disk.state is not None and disk.state.pending is not None:
+                yield from self.locked(chunk, self._sweep_one(chunk, chain_version))
 
     def _sweep_one(self, chunk: int, chain_version: int) -> Waits:
-        if not self._current(chain_version):
-            return False
-        state = self.disk[chunk].state
-        if state is not None and state.pending is not None:
-            return (yield from self._settle(chunk))
-        return True
+        """As storage/settling.py: the head settles, others ask it what became of the update."""
+        disk = self.disk[chunk]
+        if not self._current(chain_version) or disk.state is None or disk.state.pending is None:
+            return
+        head = serving_targets(self.chain)[0]
+        if head == self.number:
+            yield from self._settle(chunk)
+            return
+        number = disk.state.pending.number
+        known = yield Call(head, "pending", (chunk, number), CALL_S)
+        if known is None or not self._current(chain_version):
+            return
+        fate = fate_of(number, known[0], chain_version)
+        if fate is Fate.DONE:
+            self._commit(chunk, number)
+        elif fate is Fate.VOID:
+            disk.state = ChunkState(b"", disk.state.committed, None)
 
     def _walk(self, chain_version: int, follower: int) -> Waits:
         life = None

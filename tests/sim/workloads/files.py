@@ -24,7 +24,7 @@ FILES = 4
 PATIENCE = 40  # calls that one operation here may need: write-behind gives way to all before it
 BOTH = OpenFlags(read=True, write=True)
 READ = OpenFlags(read=True)
-Op = tuple[str, int, int, int]  # "write" or "cut", first cell, end, stamp
+Op = tuple[str, int, int, int]  # "write", "punch" or "cut", first cell, end, stamp
 
 
 def image(stamp: int) -> bytes:
@@ -62,6 +62,9 @@ class FileModel:
                 self.cells[i] = {stamp}
             # A cut that nobody acknowledged may have come before.
             self.lengths = {max(length, end) for length in self.lengths | self.late_cuts}
+        elif kind == "punch":
+            for i in range(first, end):
+                self.cells[i] = {0}
         else:
             for i in range(first, CELLS):
                 self.cells[i] = {0}
@@ -70,9 +73,11 @@ class FileModel:
     def unknown(self, op: Op) -> None:
         """It was not, and may come late."""
         kind, first, end, stamp = op
-        if kind == "write":
+        if kind != "cut":
             for i in range(first, end):
-                self.late[i].add(stamp)
+                self.late[i].add(stamp if kind == "write" else 0)
+            if kind == "punch":
+                self.late_ends.add(first * CELL)  # chunks that it shortened end there
             # Of several chunks only the first may come, and the collector finds where they end.
             borders = range((first * CELL // CHUNK + 1) * CHUNK, end * CELL, CHUNK)
             self.late_ends |= {end * CELL, *borders}
@@ -124,7 +129,8 @@ class Files:
     def __init__(self, world: World, *, durable: bool, cuts: bool) -> None:
         self._world = world
         self._durable = durable
-        self._kinds = ["write", "write", "write", "append", "read", *(["cut"] if cuts else [])]
+        self._kinds = ["write", "write", "write", "append", "read", "punch"]
+        self._kinds += ["cut"] if cuts else []
         self._chance = world.draw("files")
         self._files: list[File] = []
         self._stamp = 0
@@ -237,13 +243,17 @@ class Files:
             first, end = length // CELL, length // CELL + end - first
             if end > CELLS:
                 return
-        kind = "cut" if kind == "cut" else "write"
+        kind = "write" if kind == "append" else kind
         op = (kind, first, end, self._stamp)
         pending.append(op)
         if kind == "write":
             data = memoryview(image(self._stamp) * (end - first))
             await timed(self._world, client, f"writes {op[1:]} to {file.name!r}",
                         operations.write(handle, first * CELL, data), calls=PATIENCE)
+        elif kind == "punch":
+            await timed(self._world, client, f"punches {op[1:]} out of {file.name!r}",
+                        operations.fallocate(handle, first * CELL, (end - first) * CELL,
+                                             zero=True, keep_size=True), calls=PATIENCE)
         else:
             await timed(self._world, client, f"cuts {file.name!r} to {first}",
                         operations.truncate(CREDENTIAL, file.inode_id, first * CELL, handle),
@@ -284,7 +294,7 @@ class Files:
                 require_true(not problem, self._about(client, file, problem))
                 seen.add(data)
             require_true(len(seen) == 1, f"clients see {file.name!r} differently")
-            await self._settle(file)
+            await self._count(file)
             try:
                 await self._world.clients[0].client.operations.lookup(
                     CREDENTIAL, ROOT, file.name)
@@ -292,9 +302,12 @@ class Files:
                 require_true(failure.kind != Kind.NOT_FOUND, f"{file.name!r} is gone")
                 raise
 
-    async def _settle(self, file: File) -> None:
-        """What a failed write left pending stays so until the next writer comes."""
-        operations = self._world.clients[0].client.operations
-        handle, _ = await operations.open(CREDENTIAL, file.inode_id, BOTH)
-        await operations.write(handle, 0, memoryview(image(1) * CELLS))
-        await operations.release(handle)
+    async def _count(self, file: File) -> None:
+        """What writers reported of blocks is what the chunks take, unless a write came late."""
+        if any(file.model.late) or file.model.late_cuts:
+            return
+        client = self._world.clients[0].client
+        inode = await client.operations.getattr(file.inode_id)
+        found = await client.chunks.allocated(inode)
+        require_true(inode.allocated == found, f"{file.name!r} is said to take "
+                     f"{inode.allocated} bytes of blocks, its chunks take {found}")

@@ -108,6 +108,3 @@ class Registers:
             told = "\n".join(map(str, sorted(history, key=lambda each: each.began)))
             require_true(verdict is not False,
                          f"no order explains what was seen of chunk {chunk}:\n{told}")
-        # What a failed write left pending stays so until the next writer comes.
-        for chunk in range(CHUNKS):
-            await self._write(self._world.clients[0], chunk, 0, CELLS)
