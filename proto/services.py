@@ -422,7 +422,7 @@ META_SCAN_GARBAGE: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
     meta_pb2.ScanRequest, meta_pb2.ScanReply,
 )
 META_REMOVE_TREE: Method[meta_pb2.RemoveTreeRequest, meta_pb2.RemoveReply] = Method(
-    "Meta", "RemoveTree", "remove_tree", 2, 70,
+    "Meta", "RemoveTree", "remove_tree", 2, 84,
     meta_pb2.RemoveTreeRequest, meta_pb2.RemoveReply,
 )
 META_SET_QUOTA: Method[meta_pb2.SetQuotaRequest, meta_pb2.QuotaReply] = Method(
