@@ -27,12 +27,16 @@ from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
 from luciole.client.remote.meta import MetaClient
 from luciole.client.write_buffer import Spawn, WriteBuffer
-from luciole.errors import FsError, Kind
+from luciole.errors import FsError, Kind, require
 from luciole.proto import meta_pb2, services
 from luciole.proto.method import Method
 from luciole.runtime import Runtime
 
 REPORT_ATTEMPTS = 8
+# Below a quota a writer asks for the room that is left whenever it has grown its file by an eighth
+# of it, within these bounds: so far may each file that grows at once pass the quota.
+QUOTA_STEP_MIN = 1 << 20
+QUOTA_STEP_MAX = 64 << 20
 COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
 COPY_STEP = 1024 * 1024
 ReportT = TypeVar("ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest)
@@ -84,6 +88,7 @@ class OpenFile:
         self._known = threading.RLock()
         self._reported = True
         self._written_end = 0
+        self._allowed_end = 0  # so far the quota was seen to let the file grow
         self._check_io = check_io
         self._pages_version = -1  # the data version that the kernel's pages are of, if known
         self._shown_end = 0  # the length that the kernel was shown at a lock
@@ -206,6 +211,7 @@ class OpenFile:
             check_size(offset + len(data), self.inode.layout)
             await self._place_appends()
             await self._need_session(handle)
+            await self._check_quota(handle, offset + len(data))
             await self._buffer.write(offset, data)
             self._note_written(offset + len(data))
 
@@ -219,6 +225,7 @@ class OpenFile:
         """Writes behind all that is there, on whatever client; the place is found later."""
         async with self._runtime.lock(self._lock_key):
             check_size(self.length + len(data), self.inode.layout)
+            await self._check_quota(handle, self.length + len(data))
             if len(self._appended) + len(data) > self.inode.layout.chunk_size:
                 await self._place_appends()
             if len(data) >= self.inode.layout.chunk_size:
@@ -292,6 +299,7 @@ class OpenFile:
     async def _lengthen(self, handle: Handle, end: int) -> None:
         async with self._runtime.lock(self._lock_key):
             await self._drain()
+            await self._check_quota(handle, end)
             self._note_written(end)
             await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
 
@@ -339,6 +347,7 @@ class OpenFile:
         async with self._runtime.lock(self._lock_key):
             await self._drain()
             await self._need_session(handle)
+            await self._check_quota(handle, offset + count)
             if self._map.copyable(source.inode, source_offset, self.inode, offset):
                 try:
                     self._note_changed(await self._map.copy(
@@ -359,6 +368,29 @@ class OpenFile:
         reply = await self._meta.ask(
             services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
         self.refresh(reply.inode)
+
+    async def _check_quota(self, handle: Handle, end: int) -> None:
+        """Raises FsError QUOTA_EXCEEDED when the file may not grow to `end`.
+
+        What is reported counts, though it pass the quota: so this is where a writer is stopped.
+        """
+        root = self.inode.quota_root
+        if not root or end <= max(self.length, self._allowed_end):
+            return
+        if not self._reported:
+            await self._buffer.drain()
+            await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+        quota = (await self._meta.ask(
+            services.META_GET_QUOTA,
+            meta_pb2.StatRequest(inode_id=self.inode.inode_id))).quota
+        step = QUOTA_STEP_MAX
+        if quota.bytes_limit:
+            room = quota.bytes_limit - quota.bytes_used
+            growth = end - (self.length - len(self._appended))
+            require(growth <= room, Kind.QUOTA_EXCEEDED, f"the quota of {quota.bytes_limit} bytes "
+                    f"has {max(0, room)} left: remove something, or raise it", f"directory {root}")
+            step = min(room - growth, max(QUOTA_STEP_MIN, min(QUOTA_STEP_MAX, room // 8)))
+        self._allowed_end = end + step
 
     async def _need_session(self, handle: Handle) -> None:
         """Begins the session again that an earlier flush ended. The right was checked at open."""
@@ -511,7 +543,7 @@ class OpenFile:
             request.hint.CopyFrom(await self._hint())
             reply = await self._meta.change(services.META_TRUNCATE, request)
             with self._known:
-                self._written_end = self._overtaken_end = 0
+                self._written_end = self._overtaken_end = self._allowed_end = 0
                 self._grown = 0
                 self._uncertain = False
                 self._reported = True

@@ -15,6 +15,7 @@ from luciole.client.core.consistency import (
     Problem,
     namespace_problems,
     placement_problems,
+    quota_problems,
     replica_problems,
 )
 from luciole.client.session import Client
@@ -25,6 +26,7 @@ from luciole.proto.services import (
     META_SCAN_DENTRIES,
     META_SCAN_GARBAGE,
     META_SCAN_INODES,
+    META_SCAN_QUOTAS,
     META_SCAN_SESSIONS,
 )
 from luciole.retry import retrying
@@ -71,7 +73,7 @@ async def check(client: Client, runtime: Runtime, progress: Progress) -> Report:
 
 async def _pass(client: Client, runtime: Runtime, progress: Progress) -> Report:
     space = await _read_namespace(client, progress)
-    problems = namespace_problems(space)
+    problems = namespace_problems(space) + quota_problems(space)
     chains = client.routing.current().chains()
     chunks = 0
     for number, chain in enumerate(chains):
@@ -111,7 +113,12 @@ async def _read_namespace(client: Client, progress: Progress) -> Namespace:
         space.garbage.update(reply.garbage)
         return len(reply.garbage)
 
+    def take_quotas(reply: meta_pb2.ScanReply) -> int:
+        space.quotas.update((quota.inode_id, quota) for quota in reply.quotas)
+        return len(reply.quotas)
+
     await scan(META_SCAN_INODES, "reading inodes", take_inodes)
+    await scan(META_SCAN_QUOTAS, "reading quotas", take_quotas)
     await scan(META_SCAN_DENTRIES, "reading entries", take_dentries)
     await scan(META_SCAN_SESSIONS, "reading sessions", take_sessions)
     await scan(META_SCAN_GARBAGE, "reading the garbage list", take_garbage)

@@ -183,9 +183,10 @@ class Operations:
         if reply.HasField("replaced") and not request.exchange:
             await self._keep_if_open(reply.replaced)
 
-    async def statfs(self) -> meta_pb2.StatFsReply:
-        """Space and number of inodes."""
-        return await self._meta.ask(services.META_STAT_FS, common_pb2.Empty())
+    async def statfs(self, inode_id: int = 0) -> meta_pb2.StatFsReply:
+        """Space and number of inodes: of the cluster, or of the quota that an inode is below."""
+        return await self._meta.ask(
+            services.META_STAT_FS, meta_pb2.StatRequest(inode_id=inode_id))
 
     # Files.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from luciole.deploy import commands, configuration, fsck, node, serve, status
+from luciole.deploy import commands, configuration, fsck, node, serve, status, trash, trees
 from luciole.deploy.output import error
 from luciole.errors import FsError
 
@@ -27,6 +27,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_commands(groups)
     status.add_command(groups)
     fsck.add_command(groups)
+    trees.add_commands(groups)
+    trash.add_command(groups)
     configuration.add_commands(groups)
     node.add_commands(groups)
     serve.add_commands(groups)

@@ -15,13 +15,26 @@ import msgspec
 from luciole.errors import FsError
 from luciole.kv.interface import KeyValue, KeyValueStore
 from luciole.log import get_logger
-from luciole.meta.core import changes, garbage, length, locks, lookup, schema, sessions, truncate
+from luciole.meta.core import (
+    changes,
+    garbage,
+    length,
+    locks,
+    lookup,
+    quota,
+    remove_tree,
+    schema,
+    sessions,
+    trash,
+    truncate,
+)
 from luciole.meta.ports import Chunks, Cluster
 from luciole.proto import meta_pb2
 from luciole.runtime import Runtime
 
 log = get_logger("meta.gc")
 PAGE = 256
+BATCHES = 500  # of the walks through trees, so that other lists are not kept waiting
 
 
 class Collected(msgspec.Struct):
@@ -31,6 +44,8 @@ class Collected(msgspec.Struct):
     freed: int = 0
     trimmed: int = 0
     recovered: int = 0
+    expired: int = 0  # items of the trash
+    taken_apart: int = 0  # entries of removed trees
     dropped_clients: int = 0
     failures: int = 0
 
@@ -58,6 +73,9 @@ class Collector:
         """One pass over all lists."""
         done = Collected()
         await self._drop_dead_clients(done)
+        await self._expire_trash(done)
+        await self._take_trees_apart(done)
+        await self._account(done)
         await self._each(schema.ORPHAN, self._condemn, done)
         await self._free_all(done)
         await self._each(schema.TRIM, self._trim, done)
@@ -101,6 +119,55 @@ class Collector:
             done.failures += 1
             log.info("collect_later", list=list_prefix.decode(),
                      inode=schema.inode_id_of(row.key), error=str(failure))
+
+    async def _take_trees_apart(self, done: Collected) -> None:
+        """Some pages of removed trees; directories found on the way are among the next."""
+        batches = 0
+        while batches < BATCHES:
+            rows = await self._kv.run(partial(
+                garbage.page_of_list, list_prefix=schema.DETACHED, after=b"", limit=PAGE))
+            if not rows:
+                return
+            now_ns = self._runtime.clock.wall_ns()
+            for row in rows[:BATCHES - batches]:
+                batches += 1
+                try:
+                    done.taken_apart += await self._kv.run(partial(
+                        remove_tree.take_apart, directory=schema.inode_id_of(row.key),
+                        now_ns=now_ns))
+                except FsError as failure:
+                    done.failures += 1
+                    log.info("take_apart_later", inode=schema.inode_id_of(row.key),
+                             error=str(failure))
+
+    async def _expire_trash(self, done: Collected) -> None:
+        try:
+            for policy in await self._kv.run(trash.policies):
+                now_ns = self._runtime.clock.wall_ns()
+                step = partial(
+                    trash.expire, directory=policy.inode_id, now_ns=now_ns,
+                    before_ns=now_ns - policy.keep_seconds * 10**9)
+                for _ in range(BATCHES):
+                    gone = await self._kv.run(step)
+                    done.expired += gone
+                    if gone < trash.PAGE:
+                        break
+                if policy.disabled or not gone:
+                    await self._kv.run(partial(trash.forget, directory=policy.inode_id))
+        except FsError as failure:
+            done.failures += 1
+            log.info("expire_later", error=str(failure))
+
+    async def _account(self, done: Collected) -> None:
+        """Goes on with the walk of a quota, and forgets roots that are done with."""
+        try:
+            for _ in range(BATCHES):
+                if not await self._kv.run(quota.walk_on):
+                    await self._kv.run(quota.reap)
+                    return
+        except FsError as failure:
+            done.failures += 1
+            log.info("account_later", error=str(failure))
 
     async def _condemn(self, key: bytes, value: bytes, done: Collected) -> None:
         before_ns = self._runtime.clock.wall_ns() - self._grace_ns

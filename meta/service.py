@@ -23,11 +23,14 @@ from luciole.meta.core import (
     locks,
     lookup,
     open_file,
+    quota,
+    remove_tree,
     rename,
     scan,
     schema,
     sessions,
     set_attr,
+    trash,
     truncate,
     xattrs,
 )
@@ -112,15 +115,18 @@ class MetaService:
         """Lists one page of a directory."""
         return await self._read(request, directory.read_dir)
 
-    async def stat_fs(self, request: common_pb2.Empty, call: Call) -> meta_pb2.StatFsReply:
-        """Tells space and number of inodes."""
+    async def stat_fs(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.StatFsReply:
+        """Tells space and number of inodes: of the cluster, or of the quota that is there."""
         async def count(txn: Transaction) -> int:
             return schema.decode_counter(await txn.get(schema.INODE_COUNT, snapshot=True))
 
         capacity, free, used = await self._cluster.space()
-        return meta_pb2.StatFsReply(
+        whole = meta_pb2.StatFsReply(
             capacity_bytes=capacity, free_bytes=free, used_bytes=used,
             inodes=await self._kv.run(count))
+        if not request.inode_id:
+            return whole
+        return quota.narrowed(whole, (await self._read(request, quota.get_quota)).quota)
 
     # Changing the namespace.
 
@@ -153,6 +159,15 @@ class MetaService:
         return await self._change(
             request.request_id, meta_pb2.RemoveReply,
             lambda txn: link.unlink(txn, request, env))
+
+    async def remove_tree(
+        self, request: meta_pb2.RemoveTreeRequest, call: Call
+    ) -> meta_pb2.RemoveReply:
+        """Removes a directory with everything below it."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.RemoveReply,
+            lambda txn: remove_tree.remove_tree(txn, request, env))
 
     async def symlink(self, request: meta_pb2.SymlinkRequest, call: Call) -> meta_pb2.InodeReply:
         """Makes a symbolic link."""
@@ -196,6 +211,64 @@ class MetaService:
         return await self._change(
             request.request_id, meta_pb2.CreateReply,
             lambda txn: create.create_unnamed(txn, request, env))
+
+    # Quotas.
+
+    async def set_quota(
+        self, request: meta_pb2.SetQuotaRequest, call: Call
+    ) -> meta_pb2.QuotaReply:
+        """Sets limits, and begins to account."""
+        return await self._change(
+            request.request_id, meta_pb2.QuotaReply, lambda txn: quota.set_quota(txn, request))
+
+    async def remove_quota(
+        self, request: meta_pb2.RemoveQuotaRequest, call: Call
+    ) -> meta_pb2.QuotaReply:
+        """Ends accounting."""
+        return await self._change(
+            request.request_id, meta_pb2.QuotaReply, lambda txn: quota.remove_quota(txn, request))
+
+    async def get_quota(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.QuotaReply:
+        """Tells limits and usage of the root that an inode counts for."""
+        return await self._read(request, quota.get_quota)
+
+    async def scan_quotas(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
+        """One page of all quota roots."""
+        return await self._read(request, scan.scan_quotas)
+
+    # Trash.
+
+    async def set_trash(
+        self, request: meta_pb2.SetTrashRequest, call: Call
+    ) -> meta_pb2.TrashReply:
+        """Makes, changes or disables the trash of a directory."""
+        return await self._change(
+            request.request_id, meta_pb2.TrashReply, lambda txn: trash.set_trash(txn, request))
+
+    async def get_trash(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.TrashReply:
+        """Tells what becomes of what is removed from a directory."""
+        return await self._read(request, trash.get_trash)
+
+    async def list_trash(
+        self, request: meta_pb2.ListTrashRequest, call: Call
+    ) -> meta_pb2.ListTrashReply:
+        """One page of what is in a trash."""
+        return await self._read(request, trash.list_trash)
+
+    async def restore(self, request: meta_pb2.RestoreRequest, call: Call) -> meta_pb2.InodeReply:
+        """Gives what is in a trash a name again."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.InodeReply, lambda txn: trash.restore(txn, request, env))
+
+    async def empty_trash(
+        self, request: meta_pb2.EmptyTrashRequest, call: Call
+    ) -> meta_pb2.EmptyTrashReply:
+        """Removes one page of what is in a trash for good."""
+        env = await self._environment()
+        return await self._change(
+            request.request_id, meta_pb2.EmptyTrashReply,
+            lambda txn: trash.empty(txn, request, env))
 
     # Extended attributes.
 

@@ -44,6 +44,8 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_SUPPORTED: _ClassVar[ErrorKind]
     OUT_OF_RANGE: _ClassVar[ErrorKind]
     ARGUMENT_TOO_LARGE: _ClassVar[ErrorKind]
+    QUOTA_EXCEEDED: _ClassVar[ErrorKind]
+    CROSS_QUOTA: _ClassVar[ErrorKind]
     LOCKED: _ClassVar[ErrorKind]
     DEADLOCK: _ClassVar[ErrorKind]
     NO_LOCKS: _ClassVar[ErrorKind]
@@ -93,6 +95,8 @@ NO_ATTRIBUTE: ErrorKind
 NOT_SUPPORTED: ErrorKind
 OUT_OF_RANGE: ErrorKind
 ARGUMENT_TOO_LARGE: ErrorKind
+QUOTA_EXCEEDED: ErrorKind
+CROSS_QUOTA: ErrorKind
 LOCKED: ErrorKind
 DEADLOCK: ErrorKind
 NO_LOCKS: ErrorKind

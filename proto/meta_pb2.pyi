@@ -42,7 +42,7 @@ class Layout(_message.Message):
     def __init__(self, table_id: _Optional[int] = ..., table_version: _Optional[int] = ..., chunk_size: _Optional[int] = ..., stripe: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Inode(_message.Message):
-    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "allocated", "append_end")
+    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "allocated", "append_end", "quota_root", "trashed")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +68,8 @@ class Inode(_message.Message):
     DATA_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_FIELD_NUMBER: _ClassVar[int]
     APPEND_END_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_ROOT_FIELD_NUMBER: _ClassVar[int]
+    TRASHED_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
     type: FileType
     mode: int
@@ -93,7 +95,23 @@ class Inode(_message.Message):
     data_version: int
     allocated: int
     append_end: int
-    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., allocated: _Optional[int] = ..., append_end: _Optional[int] = ...) -> None: ...
+    quota_root: int
+    trashed: Trashed
+    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., allocated: _Optional[int] = ..., append_end: _Optional[int] = ..., quota_root: _Optional[int] = ..., trashed: _Optional[_Union[Trashed, _Mapping]] = ...) -> None: ...
+
+class Trashed(_message.Message):
+    __slots__ = ("directory", "parent", "name", "uid", "time_ns")
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    directory: int
+    parent: int
+    name: bytes
+    uid: int
+    time_ns: int
+    def __init__(self, directory: _Optional[int] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., uid: _Optional[int] = ..., time_ns: _Optional[int] = ...) -> None: ...
 
 class Dentry(_message.Message):
     __slots__ = ("parent", "name", "inode_id", "type")
@@ -513,17 +531,171 @@ class ListXattrReply(_message.Message):
     names: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, names: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class RemoveTreeRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "parent", "name")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    parent: int
+    name: bytes
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+
+class Quota(_message.Message):
+    __slots__ = ("inode_id", "bytes_limit", "inodes_limit", "removed", "bytes_used", "inodes_used", "pending")
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    BYTES_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    INODES_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_USED_FIELD_NUMBER: _ClassVar[int]
+    INODES_USED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    inode_id: int
+    bytes_limit: int
+    inodes_limit: int
+    removed: bool
+    bytes_used: int
+    inodes_used: int
+    pending: bool
+    def __init__(self, inode_id: _Optional[int] = ..., bytes_limit: _Optional[int] = ..., inodes_limit: _Optional[int] = ..., removed: _Optional[bool] = ..., bytes_used: _Optional[int] = ..., inodes_used: _Optional[int] = ..., pending: _Optional[bool] = ...) -> None: ...
+
+class QuotaWalk(_message.Message):
+    __slots__ = ("source", "target")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    source: int
+    target: int
+    def __init__(self, source: _Optional[int] = ..., target: _Optional[int] = ...) -> None: ...
+
+class SetQuotaRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id", "bytes_limit", "inodes_limit")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    BYTES_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    INODES_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    bytes_limit: int
+    inodes_limit: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., bytes_limit: _Optional[int] = ..., inodes_limit: _Optional[int] = ...) -> None: ...
+
+class RemoveQuotaRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ...) -> None: ...
+
+class QuotaReply(_message.Message):
+    __slots__ = ("quota",)
+    QUOTA_FIELD_NUMBER: _ClassVar[int]
+    quota: Quota
+    def __init__(self, quota: _Optional[_Union[Quota, _Mapping]] = ...) -> None: ...
+
+class Trash(_message.Message):
+    __slots__ = ("inode_id", "keep_seconds", "disabled")
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DISABLED_FIELD_NUMBER: _ClassVar[int]
+    inode_id: int
+    keep_seconds: int
+    disabled: bool
+    def __init__(self, inode_id: _Optional[int] = ..., keep_seconds: _Optional[int] = ..., disabled: _Optional[bool] = ...) -> None: ...
+
+class SetTrashRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id", "keep_seconds")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    keep_seconds: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., keep_seconds: _Optional[int] = ...) -> None: ...
+
+class TrashReply(_message.Message):
+    __slots__ = ("trash",)
+    TRASH_FIELD_NUMBER: _ClassVar[int]
+    trash: Trash
+    def __init__(self, trash: _Optional[_Union[Trash, _Mapping]] = ...) -> None: ...
+
+class ListTrashRequest(_message.Message):
+    __slots__ = ("credential", "inode_id", "after")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    credential: _common_pb2.Credential
+    inode_id: int
+    after: bytes
+    def __init__(self, credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., after: _Optional[bytes] = ...) -> None: ...
+
+class ListTrashReply(_message.Message):
+    __slots__ = ("inodes", "last", "more")
+    INODES_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    inodes: _containers.RepeatedCompositeFieldContainer[Inode]
+    last: bytes
+    more: bool
+    def __init__(self, inodes: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ..., last: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
+
+class RestoreRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "directory", "time_ns", "inode_id", "parent", "name")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    directory: int
+    time_ns: int
+    inode_id: int
+    parent: int
+    name: bytes
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., directory: _Optional[int] = ..., time_ns: _Optional[int] = ..., inode_id: _Optional[int] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+
+class EmptyTrashRequest(_message.Message):
+    __slots__ = ("request_id", "credential", "inode_id")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: _common_pb2.RequestId
+    credential: _common_pb2.Credential
+    inode_id: int
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ...) -> None: ...
+
+class EmptyTrashReply(_message.Message):
+    __slots__ = ("removed", "more")
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    removed: int
+    more: bool
+    def __init__(self, removed: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
+
 class StatFsReply(_message.Message):
-    __slots__ = ("capacity_bytes", "free_bytes", "used_bytes", "inodes")
+    __slots__ = ("capacity_bytes", "free_bytes", "used_bytes", "inodes", "inodes_limit")
     CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     INODES_FIELD_NUMBER: _ClassVar[int]
+    INODES_LIMIT_FIELD_NUMBER: _ClassVar[int]
     capacity_bytes: int
     free_bytes: int
     used_bytes: int
     inodes: int
-    def __init__(self, capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., inodes: _Optional[int] = ...) -> None: ...
+    inodes_limit: int
+    def __init__(self, capacity_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., inodes: _Optional[int] = ..., inodes_limit: _Optional[int] = ...) -> None: ...
 
 class HoldRequest(_message.Message):
     __slots__ = ("client_id", "sessions")
@@ -698,17 +870,19 @@ class ScanRequest(_message.Message):
     def __init__(self, after: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ScanReply(_message.Message):
-    __slots__ = ("inodes", "dentries", "sessions", "garbage", "last", "more")
+    __slots__ = ("inodes", "dentries", "sessions", "garbage", "last", "more", "quotas")
     INODES_FIELD_NUMBER: _ClassVar[int]
     DENTRIES_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     GARBAGE_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    QUOTAS_FIELD_NUMBER: _ClassVar[int]
     inodes: _containers.RepeatedCompositeFieldContainer[Inode]
     dentries: _containers.RepeatedCompositeFieldContainer[Dentry]
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
     garbage: _containers.RepeatedScalarFieldContainer[int]
     last: bytes
     more: bool
-    def __init__(self, inodes: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ..., dentries: _Optional[_Iterable[_Union[Dentry, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., garbage: _Optional[_Iterable[int]] = ..., last: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
+    quotas: _containers.RepeatedCompositeFieldContainer[Quota]
+    def __init__(self, inodes: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ..., dentries: _Optional[_Iterable[_Union[Dentry, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., garbage: _Optional[_Iterable[int]] = ..., last: _Optional[bytes] = ..., more: _Optional[bool] = ..., quotas: _Optional[_Iterable[_Union[Quota, _Mapping]]] = ...) -> None: ...

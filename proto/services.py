@@ -393,9 +393,9 @@ META_RENAME: Method[meta_pb2.RenameRequest, meta_pb2.RenameReply] = Method(
     "Meta", "Rename", "rename", 2, 17,
     meta_pb2.RenameRequest, meta_pb2.RenameReply,
 )
-META_STAT_FS: Method[common_pb2.Empty, meta_pb2.StatFsReply] = Method(
+META_STAT_FS: Method[meta_pb2.StatRequest, meta_pb2.StatFsReply] = Method(
     "Meta", "StatFs", "stat_fs", 2, 18,
-    common_pb2.Empty, meta_pb2.StatFsReply,
+    meta_pb2.StatRequest, meta_pb2.StatFsReply,
 )
 META_HOLD: Method[meta_pb2.HoldRequest, meta_pb2.HoldReply] = Method(
     "Meta", "Hold", "hold", 2, 19,
@@ -420,6 +420,46 @@ META_SCAN_SESSIONS: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
 META_SCAN_GARBAGE: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
     "Meta", "ScanGarbage", "scan_garbage", 2, 24,
     meta_pb2.ScanRequest, meta_pb2.ScanReply,
+)
+META_REMOVE_TREE: Method[meta_pb2.RemoveTreeRequest, meta_pb2.RemoveReply] = Method(
+    "Meta", "RemoveTree", "remove_tree", 2, 84,
+    meta_pb2.RemoveTreeRequest, meta_pb2.RemoveReply,
+)
+META_SET_QUOTA: Method[meta_pb2.SetQuotaRequest, meta_pb2.QuotaReply] = Method(
+    "Meta", "SetQuota", "set_quota", 2, 71,
+    meta_pb2.SetQuotaRequest, meta_pb2.QuotaReply,
+)
+META_REMOVE_QUOTA: Method[meta_pb2.RemoveQuotaRequest, meta_pb2.QuotaReply] = Method(
+    "Meta", "RemoveQuota", "remove_quota", 2, 72,
+    meta_pb2.RemoveQuotaRequest, meta_pb2.QuotaReply,
+)
+META_GET_QUOTA: Method[meta_pb2.StatRequest, meta_pb2.QuotaReply] = Method(
+    "Meta", "GetQuota", "get_quota", 2, 73,
+    meta_pb2.StatRequest, meta_pb2.QuotaReply,
+)
+META_SCAN_QUOTAS: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
+    "Meta", "ScanQuotas", "scan_quotas", 2, 74,
+    meta_pb2.ScanRequest, meta_pb2.ScanReply,
+)
+META_SET_TRASH: Method[meta_pb2.SetTrashRequest, meta_pb2.TrashReply] = Method(
+    "Meta", "SetTrash", "set_trash", 2, 75,
+    meta_pb2.SetTrashRequest, meta_pb2.TrashReply,
+)
+META_GET_TRASH: Method[meta_pb2.StatRequest, meta_pb2.TrashReply] = Method(
+    "Meta", "GetTrash", "get_trash", 2, 76,
+    meta_pb2.StatRequest, meta_pb2.TrashReply,
+)
+META_LIST_TRASH: Method[meta_pb2.ListTrashRequest, meta_pb2.ListTrashReply] = Method(
+    "Meta", "ListTrash", "list_trash", 2, 77,
+    meta_pb2.ListTrashRequest, meta_pb2.ListTrashReply,
+)
+META_RESTORE: Method[meta_pb2.RestoreRequest, meta_pb2.InodeReply] = Method(
+    "Meta", "Restore", "restore", 2, 78,
+    meta_pb2.RestoreRequest, meta_pb2.InodeReply,
+)
+META_EMPTY_TRASH: Method[meta_pb2.EmptyTrashRequest, meta_pb2.EmptyTrashReply] = Method(
+    "Meta", "EmptyTrash", "empty_trash", 2, 79,
+    meta_pb2.EmptyTrashRequest, meta_pb2.EmptyTrashReply,
 )
 META_WATCH: Method[meta_pb2.WatchRequest, meta_pb2.WatchReply] = Method(
     "Meta", "Watch", "watch", 2, 60,
@@ -498,6 +538,16 @@ META = _service("Meta", 2, (
     META_SCAN_DENTRIES,
     META_SCAN_SESSIONS,
     META_SCAN_GARBAGE,
+    META_REMOVE_TREE,
+    META_SET_QUOTA,
+    META_REMOVE_QUOTA,
+    META_GET_QUOTA,
+    META_SCAN_QUOTAS,
+    META_SET_TRASH,
+    META_GET_TRASH,
+    META_LIST_TRASH,
+    META_RESTORE,
+    META_EMPTY_TRASH,
     META_WATCH,
     META_MAKE_NODE,
     META_CREATE_UNNAMED,
@@ -586,7 +636,7 @@ class MetaService(Protocol):
     ) -> meta_pb2.RenameReply: ...
 
     async def stat_fs(
-        self, request: common_pb2.Empty, call: Call
+        self, request: meta_pb2.StatRequest, call: Call
     ) -> meta_pb2.StatFsReply: ...
 
     async def hold(
@@ -612,6 +662,46 @@ class MetaService(Protocol):
     async def scan_garbage(
         self, request: meta_pb2.ScanRequest, call: Call
     ) -> meta_pb2.ScanReply: ...
+
+    async def remove_tree(
+        self, request: meta_pb2.RemoveTreeRequest, call: Call
+    ) -> meta_pb2.RemoveReply: ...
+
+    async def set_quota(
+        self, request: meta_pb2.SetQuotaRequest, call: Call
+    ) -> meta_pb2.QuotaReply: ...
+
+    async def remove_quota(
+        self, request: meta_pb2.RemoveQuotaRequest, call: Call
+    ) -> meta_pb2.QuotaReply: ...
+
+    async def get_quota(
+        self, request: meta_pb2.StatRequest, call: Call
+    ) -> meta_pb2.QuotaReply: ...
+
+    async def scan_quotas(
+        self, request: meta_pb2.ScanRequest, call: Call
+    ) -> meta_pb2.ScanReply: ...
+
+    async def set_trash(
+        self, request: meta_pb2.SetTrashRequest, call: Call
+    ) -> meta_pb2.TrashReply: ...
+
+    async def get_trash(
+        self, request: meta_pb2.StatRequest, call: Call
+    ) -> meta_pb2.TrashReply: ...
+
+    async def list_trash(
+        self, request: meta_pb2.ListTrashRequest, call: Call
+    ) -> meta_pb2.ListTrashReply: ...
+
+    async def restore(
+        self, request: meta_pb2.RestoreRequest, call: Call
+    ) -> meta_pb2.InodeReply: ...
+
+    async def empty_trash(
+        self, request: meta_pb2.EmptyTrashRequest, call: Call
+    ) -> meta_pb2.EmptyTrashReply: ...
 
     async def watch(
         self, request: meta_pb2.WatchRequest, call: Call
@@ -912,7 +1002,7 @@ class MetaStub:
 
     async def stat_fs(
         self,
-        request: common_pb2.Empty,
+        request: meta_pb2.StatRequest,
         *,
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
@@ -1005,6 +1095,146 @@ class MetaStub:
         """Calls Meta.ScanGarbage."""
         return await self.caller.call(
             META_SCAN_GARBAGE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def remove_tree(
+        self,
+        request: meta_pb2.RemoveTreeRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.RemoveReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.RemoveReply:
+        """Calls Meta.RemoveTree."""
+        return await self.caller.call(
+            META_REMOVE_TREE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def set_quota(
+        self,
+        request: meta_pb2.SetQuotaRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.QuotaReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.QuotaReply:
+        """Calls Meta.SetQuota."""
+        return await self.caller.call(
+            META_SET_QUOTA, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def remove_quota(
+        self,
+        request: meta_pb2.RemoveQuotaRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.QuotaReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.QuotaReply:
+        """Calls Meta.RemoveQuota."""
+        return await self.caller.call(
+            META_REMOVE_QUOTA, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def get_quota(
+        self,
+        request: meta_pb2.StatRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.QuotaReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.QuotaReply:
+        """Calls Meta.GetQuota."""
+        return await self.caller.call(
+            META_GET_QUOTA, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def scan_quotas(
+        self,
+        request: meta_pb2.ScanRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.ScanReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.ScanReply:
+        """Calls Meta.ScanQuotas."""
+        return await self.caller.call(
+            META_SCAN_QUOTAS, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def set_trash(
+        self,
+        request: meta_pb2.SetTrashRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.TrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.TrashReply:
+        """Calls Meta.SetTrash."""
+        return await self.caller.call(
+            META_SET_TRASH, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def get_trash(
+        self,
+        request: meta_pb2.StatRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.TrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.TrashReply:
+        """Calls Meta.GetTrash."""
+        return await self.caller.call(
+            META_GET_TRASH, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def list_trash(
+        self,
+        request: meta_pb2.ListTrashRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.ListTrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.ListTrashReply:
+        """Calls Meta.ListTrash."""
+        return await self.caller.call(
+            META_LIST_TRASH, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def restore(
+        self,
+        request: meta_pb2.RestoreRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.InodeReply:
+        """Calls Meta.Restore."""
+        return await self.caller.call(
+            META_RESTORE, request,
+            timeout=timeout, payload=payload, sink=sink,
+        )
+
+    async def empty_trash(
+        self,
+        request: meta_pb2.EmptyTrashRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.EmptyTrashReply], Sequence[memoryview]] | None = None,
+    ) -> meta_pb2.EmptyTrashReply:
+        """Calls Meta.EmptyTrash."""
+        return await self.caller.call(
+            META_EMPTY_TRASH, request,
             timeout=timeout, payload=payload, sink=sink,
         )
 

@@ -37,6 +37,7 @@ class Namespace:
     dentries: list[meta_pb2.Dentry] = field(default_factory=list)
     writing: set[int] = field(default_factory=set)  # inodes with an open write session
     garbage: set[int] = field(default_factory=set)
+    quotas: dict[int, meta_pb2.Quota] = field(default_factory=dict)
     _entries_of: dict[int, list[meta_pb2.Dentry]] | None = None
 
     def entries_of(self, inode_id: int) -> list[meta_pb2.Dentry]:
@@ -91,7 +92,7 @@ def _dentry_problems(space: Namespace, dentry: meta_pb2.Dentry) -> list[Problem]
     subject = f"entry {name!r} of {space.name_of(dentry.parent)}"
     inode = space.inodes.get(dentry.inode_id)
     found = []
-    if dentry.parent not in space.inodes:
+    if dentry.parent not in space.inodes and dentry.parent not in space.garbage:
         found.append(Problem("dentry-without-directory", subject,
                              "the directory that it is in does not exist"))
     if inode is None:
@@ -164,6 +165,38 @@ def _unreachable(space: Namespace) -> list[Problem]:
                 "root: its ancestors form a cycle", _evidence(space.inodes[inode_id]))
         for inode_id, fine in reachable.items() if not fine and inode_id in space.inodes
     ]
+
+
+def quota_problems(space: Namespace) -> list[Problem]:
+    """Quota roots whose usage is not that of the inodes that name them, and inodes that name
+    another root than the directory that they are in."""
+    truth: dict[int, tuple[int, int]] = dict.fromkeys(space.quotas, (0, 0))
+    for inode in space.inodes.values():
+        if inode.quota_root:
+            size, number = truth.get(inode.quota_root, (0, 0))
+            truth[inode.quota_root] = size + inode.length, number + 1
+    found = []
+    for root, real in truth.items():
+        quota = space.quotas.get(root, meta_pb2.Quota())
+        counted = quota.bytes_used, quota.inodes_used
+        if counted != real:
+            found.append(Problem(
+                "quota-usage", f"quota of {space.name_of(root)}", "its counters say {} bytes in {} "
+                "inodes, and the inodes have {} in {}".format(*counted, *real), counted + real))
+    if any(quota.pending for quota in space.quotas.values()):
+        return found  # some are still to be brought to their root
+    for dentry in space.dentries:
+        parent, child = space.inodes.get(dentry.parent), space.inodes.get(dentry.inode_id)
+        if parent is None or child is None or child.quota_root in {
+                parent.quota_root, child.inode_id}:
+            continue
+        # A file with several names may have got them before its directories had quotas.
+        if child.type == meta_pb2.DIRECTORY or child.nlink == 1:
+            found.append(Problem(
+                "quota-root", space.name_of(child.inode_id), f"it counts for {child.quota_root}, "
+                f"and the directory that it is in for {parent.quota_root}",
+                (*_evidence(parent), *_evidence(child))))
+    return found
 
 
 def placement_problems(

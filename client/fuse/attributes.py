@@ -112,3 +112,11 @@ async def as_caller(
             raise
         credential.groups.extend(groups)
         return await call(credential)
+
+
+def file_counts(found: meta_pb2.StatFsReply) -> tuple[int, int]:
+    """(all, free) inodes for statfs(2). Without a quota only space limits them."""
+    if found.inodes_limit:
+        return found.inodes_limit, max(0, found.inodes_limit - found.inodes)
+    free = found.free_bytes // BLOCK
+    return found.inodes + free, free

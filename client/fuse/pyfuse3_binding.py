@@ -20,6 +20,7 @@ from luciole.client.fuse.attributes import (
     SeenVersions,
     as_caller,
     blocks_of,
+    file_counts,
     mode_of,
     open_flags,
     type_of,
@@ -208,8 +209,8 @@ class Pyfuse3Binding(pyfuse3.Operations):
         reply.f_bsize = reply.f_frsize = BLOCK
         reply.f_blocks = found.capacity_bytes // BLOCK
         reply.f_bfree = reply.f_bavail = found.free_bytes // BLOCK
-        reply.f_files = found.inodes + found.free_bytes // BLOCK
-        reply.f_ffree = reply.f_favail = found.free_bytes // BLOCK
+        reply.f_files, reply.f_ffree = file_counts(found)
+        reply.f_favail = reply.f_ffree
         reply.f_namemax = NAME_BYTES_MAX
         return reply
 

@@ -9,7 +9,7 @@ import stat
 
 from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, open_file, posix_acl, schema
+from luciole.meta.core import access, inodes, open_file, posix_acl, schema, usage
 from luciole.meta.core.environment import Environment
 from luciole.proto import common_pb2, meta_pb2
 
@@ -48,7 +48,7 @@ def new_inode(
     now = env.now_ns
     return meta_pb2.Inode(
         inode_id=env.new_inode_id, type=kind, mode=mode, uid=credential.uid, gid=gid, nlink=1,
-        acl_access=acl_access, acl_default=acl_default,
+        acl_access=acl_access, acl_default=acl_default, quota_root=parent.quota_root,
         atime_ns=now, mtime_ns=now, ctime_ns=now, btime_ns=now)
 
 
@@ -68,10 +68,11 @@ async def check_absent(txn: Transaction, parent_id: int, name: bytes) -> None:
         raise FsError(Kind.EXISTS, "the name is taken", repr(name))
 
 
-def enter(
+async def enter(
     txn: Transaction, parent_id: int, name: bytes, inode: meta_pb2.Inode, now_ns: int
 ) -> None:
-    """Stores a fresh inode and its first name."""
+    """Stores a fresh inode and its first name. Raises FsError QUOTA_EXCEEDED."""
+    await usage.charge(txn, inode.quota_root, inode.length, 1)
     inodes.store(txn, inode)
     inodes.add_dentry(txn, parent_id, name, inode)
     is_directory = inode.type == meta_pb2.DIRECTORY
@@ -98,7 +99,7 @@ async def create(
     inode = new_inode(parent, meta_pb2.REGULAR, request, env)
     inode.layout.CopyFrom(env.new_layout)
     inode.allocated = 0
-    enter(txn, request.parent, request.name, inode, env.now_ns)
+    await enter(txn, request.parent, request.name, inode, env.now_ns)
     open_file.begin_session(txn, request, inode.inode_id, env.now_ns)
     return meta_pb2.CreateReply(inode=inode, created=True)
 
@@ -115,6 +116,7 @@ async def create_unnamed(
     inode = new_inode(parent, meta_pb2.REGULAR, request, env)
     inode.layout.CopyFrom(env.new_layout)
     inode.nlink, inode.linkable = 0, True
+    await usage.charge(txn, inode.quota_root, 0, 1)
     inodes.store_orphan(txn, inode, env.now_ns)
     txn.add(schema.INODE_COUNT, 1)
     open_file.begin_session(txn, request, inode.inode_id, env.now_ns)
@@ -133,7 +135,7 @@ async def make_node(
         raise FsError(Kind.NOT_PERMITTED, "only root makes devices", repr(request.name))
     inode = new_inode(parent, request.type, request, env)
     inode.rdev = request.rdev if request.type in DEVICES else 0
-    enter(txn, request.parent, request.name, inode, env.now_ns)
+    await enter(txn, request.parent, request.name, inode, env.now_ns)
     return meta_pb2.InodeReply(inode=inode)
 
 

@@ -21,7 +21,7 @@ async def make_dir(
     inode = new_inode(parent, meta_pb2.DIRECTORY, request, env)
     inode.parent = request.parent
     inode.nlink = 2
-    enter(txn, request.parent, request.name, inode, env.now_ns)
+    await enter(txn, request.parent, request.name, inode, env.now_ns)
     txn.set(schema.times_key(inode.inode_id), schema.encode_times(env.now_ns, env.now_ns))
     return meta_pb2.InodeReply(inode=inode)
 

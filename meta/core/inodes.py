@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import schema
+from luciole.meta.core import schema, usage
 from luciole.proto import meta_pb2
 
 
@@ -102,6 +102,12 @@ def drop(txn: Transaction, inode: meta_pb2.Inode) -> None:
     """Removes an inode with everything that is recorded of it alone."""
     txn.clear(schema.inode_key(inode.inode_id))
     txn.add(schema.INODE_COUNT, -1)
+    usage.count(txn, inode.quota_root, -inode.length, -1)
+    drop_beside(txn, inode)
+
+
+def drop_beside(txn: Transaction, inode: meta_pb2.Inode) -> None:
+    """Removes what is recorded of an inode beside its own record."""
     if inode.xattr_bytes:
         txn.clear_range(*schema.xattr_range(inode.inode_id))
     if inode.type == meta_pb2.DIRECTORY:

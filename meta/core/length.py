@@ -20,7 +20,7 @@ from __future__ import annotations
 from luciole.errors import Kind, require
 from luciole.kv.interface import Transaction
 from luciole.limits import CHUNKS_PER_FILE_MAX
-from luciole.meta.core import inodes, schema
+from luciole.meta.core import inodes, schema, usage
 from luciole.proto import meta_pb2
 
 
@@ -78,6 +78,14 @@ def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
     return changed
 
 
+def apply_report(txn: Transaction, inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
+    """Takes a writer's report and counts its bytes, which are there whatever a quota says."""
+    before = inode.length
+    changed = apply_hint(inode, hint)
+    usage.count(txn, inode.quota_root, inode.length - before)
+    return changed
+
+
 def give_place(inode: meta_pb2.Inode, count: int) -> int:
     """Reserves `count` bytes behind all that is known; returns where they begin."""
     offset = max(inode.length, inode.append_end)
@@ -105,5 +113,5 @@ async def recover(
     inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
     hint = meta_pb2.LengthHint(
         length=data_end, truncate_version=truncate_version, allocated=allocated)
-    if not inode.trim_pending and apply_hint(inode, hint):
+    if not inode.trim_pending and apply_report(txn, inode, hint):
         inodes.store(txn, inode)

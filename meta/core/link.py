@@ -5,7 +5,7 @@ from __future__ import annotations
 from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
 from luciole.limits import SYMLINK_BYTES_MAX
-from luciole.meta.core import access, inodes, schema
+from luciole.meta.core import access, inodes, quota, schema, trash
 from luciole.meta.core.create import check_absent, check_new_name, enter, new_inode
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
@@ -22,7 +22,7 @@ async def symlink(
     inode = new_inode(parent, meta_pb2.SYMLINK, request, env)
     inode.symlink = request.target
     inode.length = len(request.target)
-    enter(txn, request.parent, request.name, inode, env.now_ns)
+    await enter(txn, request.parent, request.name, inode, env.now_ns)
     return meta_pb2.InodeReply(inode=inode)
 
 
@@ -30,7 +30,7 @@ async def link(
     txn: Transaction, request: meta_pb2.LinkRequest, env: Environment
 ) -> meta_pb2.InodeReply:
     """Gives a file one more name."""
-    await check_new_name(txn, request.parent, request.name, request.credential)
+    parent = await check_new_name(txn, request.parent, request.name, request.credential)
     inode = await inodes.load_record(txn, request.inode_id)
     if inode.type == meta_pb2.DIRECTORY:
         raise FsError(Kind.NOT_PERMITTED, "a directory has one name", f"{inode.inode_id}")
@@ -39,6 +39,7 @@ async def link(
     require(inode.nlink < schema.LINKS_MAX, Kind.TOO_MANY_LINKS,
             f"a file has at most {schema.LINKS_MAX} names", f"inode {inode.inode_id}")
     await check_absent(txn, request.parent, request.name)
+    await quota.adopt(txn, inode, parent, strict=not inode.linkable)
     inode.nlink += 1
     if inode.linkable:
         inode.linkable, inode.unlinked_ns = False, 0
@@ -62,5 +63,6 @@ async def unlink(
     access.check_sticky(parent, inode, request.credential)
     txn.clear(schema.dentry_key(request.parent, request.name))
     inodes.touch_directory(txn, request.parent, env.now_ns)
-    inodes.drop_link(txn, inode, env.now_ns)
+    await trash.drop_link(txn, inode, request.parent, request.name,
+                          uid=request.credential.uid, now_ns=env.now_ns)
     return meta_pb2.RemoveReply(inode=inode)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, length, sessions, xattrs
+from luciole.meta.core import access, inodes, length, sessions, usage, xattrs
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
 
@@ -41,6 +41,7 @@ async def open_existing(
     if request.truncate:
         foreign = await sessions.has_foreign_writer(
             txn, inode.inode_id, request.request_id.client_id)
+        usage.count(txn, inode.quota_root, -inode.length)
         length.set_length(inode, 0, env.now_ns, foreign_writer=foreign)
         inode.mode = access.mode_after_change(inode)
         await xattrs.drop_capability(txn, inode)
@@ -64,7 +65,7 @@ async def fsync(
     """Makes the length known to all. The session must be open."""
     inode = await inodes.load_record(txn, request.inode_id)
     await sessions.need(txn, request.inode_id, request.session_id)
-    if length.apply_hint(inode, request.hint):
+    if length.apply_report(txn, inode, request.hint):
         if request.hint.mtime_ns:
             await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
@@ -78,7 +79,7 @@ async def append(
     """Gives bytes that are to be appended a place of their own. The session must be open."""
     inode = await inodes.load_record(txn, request.inode_id)
     await sessions.need(txn, request.inode_id, request.session_id)
-    length.apply_hint(inode, request.hint)
+    length.apply_report(txn, inode, request.hint)
     offset = length.give_place(inode, request.length)
     inodes.store(txn, inode)
     return meta_pb2.AppendReply(inode=inode, offset=offset)
@@ -94,7 +95,7 @@ async def close(
     inode = await inodes.load_record(txn, request.inode_id)
     if request.hint.mtime_ns:
         await sessions.need(txn, request.inode_id, request.session_id)
-    if length.apply_hint(inode, request.hint):
+    if length.apply_report(txn, inode, request.hint):
         if request.hint.mtime_ns:
             await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)

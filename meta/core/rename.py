@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, schema
+from luciole.meta.core import access, inodes, quota, schema, trash
 from luciole.meta.core.environment import Environment
 from luciole.proto import common_pb2, meta_pb2
 
@@ -33,8 +33,9 @@ async def rename(
         await _check_no_loop(txn, moved.inode_id, request.new_parent)
     if request.exchange:
         return await _exchange(
-            txn, request, env, moved, target=target, target_parent=target_parent)
+            txn, request, env, moved, target=target, parents=(source_parent, target_parent))
     if target is None:
+        await quota.move(txn, moved, source_parent, target_parent)
         _move(txn, request, env, moved, replaced_directory=False)
         return meta_pb2.RenameReply(inode=moved)
     if request.no_replace:
@@ -43,7 +44,8 @@ async def rename(
         return meta_pb2.RenameReply(inode=moved)  # two names of one file: nothing happens
     replaced = await inodes.load_record(txn, target.inode_id)
     access.check_sticky(target_parent, replaced, request.credential)
-    await _replace(txn, moved, replaced, env, request.new_name)
+    await quota.move(txn, moved, source_parent, target_parent)
+    await _replace(txn, moved, replaced, request, env)
     _move(txn, request, env, moved,
           replaced_directory=replaced.type == meta_pb2.DIRECTORY)
     return meta_pb2.RenameReply(inode=moved, replaced=replaced)
@@ -78,10 +80,11 @@ async def _check_no_loop(txn: Transaction, moved_id: int, new_parent: int) -> No
 
 
 async def _replace(
-    txn: Transaction, moved: meta_pb2.Inode, replaced: meta_pb2.Inode, env: Environment,
-    name: bytes,
+    txn: Transaction, moved: meta_pb2.Inode, replaced: meta_pb2.Inode,
+    request: meta_pb2.RenameRequest, env: Environment,
 ) -> None:
     """What stood at the new name goes, if the two are of a kind."""
+    name = request.new_name
     if replaced.type == meta_pb2.DIRECTORY:
         require(moved.type == meta_pb2.DIRECTORY, Kind.IS_DIRECTORY,
                 "a directory stands at the new name", repr(name))
@@ -92,7 +95,8 @@ async def _replace(
         return
     require(moved.type != meta_pb2.DIRECTORY, Kind.NOT_DIRECTORY,
             "the new name is no directory", repr(name))
-    inodes.drop_link(txn, replaced, env.now_ns)
+    await trash.drop_link(txn, replaced, request.new_parent, name,
+                          uid=request.credential.uid, now_ns=env.now_ns)
 
 
 def _move(
@@ -121,18 +125,20 @@ def _moved(txn: Transaction, inode: meta_pb2.Inode, parent: int, env: Environmen
 
 async def _exchange(
     txn: Transaction, request: meta_pb2.RenameRequest, env: Environment, moved: meta_pb2.Inode,
-    *, target: meta_pb2.Dentry | None, target_parent: meta_pb2.Inode,
+    *, target: meta_pb2.Dentry | None, parents: tuple[meta_pb2.Inode, meta_pb2.Inode],
 ) -> meta_pb2.RenameReply:
     if target is None:
         raise FsError(Kind.NOT_FOUND, "nothing to exchange with", repr(request.new_name))
     if target.inode_id == moved.inode_id:
         return meta_pb2.RenameReply(inode=moved, replaced=moved)
     other = await inodes.load_record(txn, target.inode_id)
-    access.check_sticky(target_parent, other, request.credential)
+    access.check_sticky(parents[1], other, request.credential)
     if other.type == meta_pb2.DIRECTORY:
         if request.parent != request.new_parent:
             access.check_access(other, request.credential, access.WRITE)
         await _check_no_loop(txn, other.inode_id, request.parent)
+    await quota.move(txn, moved, *parents)
+    await quota.move(txn, other, *reversed(parents))
     inodes.add_dentry(txn, request.new_parent, request.new_name, moved)
     inodes.add_dentry(txn, request.parent, request.name, other)
     _moved(txn, moved, request.new_parent, env)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from luciole.kv.interface import KeyValue, Transaction, key_after, prefix_end
-from luciole.meta.core import inodes, schema
+from luciole.meta.core import inodes, schema, usage
 from luciole.proto import meta_pb2
 
 PAGE_MAX = 1000
 UNREACHABLE = schema.GARBAGE[:3]
 assert schema.FREED.startswith(UNREACHABLE)
+assert schema.DETACHED.startswith(UNREACHABLE)
+assert schema.TRASHED.startswith(UNREACHABLE)
 
 
 async def _page(
@@ -49,8 +51,16 @@ async def scan_sessions(txn: Transaction, request: meta_pb2.ScanRequest) -> meta
 
 
 async def scan_garbage(txn: Transaction, request: meta_pb2.ScanRequest) -> meta_pb2.ScanReply:
-    """Inodes whose chunks are being removed, or were lately."""
+    """Inodes whose chunks are being removed, or were lately; removed trees; the trash."""
     rows, reply = await _page(txn, UNREACHABLE, request)
     reply.garbage.extend(
         schema.decode(row.value, meta_pb2.Inode, repr(row.key)).inode_id for row in rows)
+    return reply
+
+
+async def scan_quotas(txn: Transaction, request: meta_pb2.ScanRequest) -> meta_pb2.ScanReply:
+    """Quota roots in key order, with their usage."""
+    rows, reply = await _page(txn, schema.QUOTA, request)
+    found = [schema.decode(row.value, meta_pb2.Quota, repr(row.key)) for row in rows]
+    reply.quotas.extend(await usage.with_usage(txn, found))
     return reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, length, schema, sessions, xattrs
+from luciole.meta.core import access, inodes, length, schema, sessions, usage, xattrs
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
 
@@ -23,10 +23,11 @@ async def truncate(
         await sessions.need(txn, request.inode_id, request.session_id)
     else:
         access.check_access(inode, request.credential, access.WRITE)
-    length.apply_hint(inode, request.hint)
+    length.apply_report(txn, inode, request.hint)
     if inode.trim_pending and request.length > inode.length:
         raise FsError(Kind.BUSY, "an earlier cut is still being cleaned up",
                       f"inode {inode.inode_id}")
+    await usage.charge(txn, inode.quota_root, request.length - inode.length)
     foreign = await sessions.has_foreign_writer(
         txn, request.inode_id, request.request_id.client_id)
     length.set_length(inode, request.length, env.now_ns, foreign_writer=foreign)

@@ -66,6 +66,8 @@ FACTS: dict[int, Facts] = {
     Kind.NOT_SUPPORTED: Facts(errno.EOPNOTSUPP),
     Kind.OUT_OF_RANGE: Facts(errno.ERANGE),
     Kind.ARGUMENT_TOO_LARGE: Facts(errno.E2BIG),
+    Kind.QUOTA_EXCEEDED: Facts(errno.EDQUOT),
+    Kind.CROSS_QUOTA: Facts(errno.EXDEV),
     Kind.LOCKED: Facts(errno.EAGAIN),
     Kind.DEADLOCK: Facts(errno.EDEADLK),
     Kind.NO_LOCKS: Facts(errno.ENOLCK),

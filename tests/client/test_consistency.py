@@ -7,6 +7,7 @@ from luciole.client.core.consistency import (
     Problem,
     namespace_problems,
     placement_problems,
+    quota_problems,
     replica_problems,
 )
 from luciole.client.core.layout import chunk_id
@@ -198,3 +199,45 @@ def test_what_changes_between_two_passes_is_not_the_same_problem() -> None:
         space.inodes[10].nlink = 9
         space.inodes[10].ctime_ns = number
     assert not set(namespace_problems(before)) & set(namespace_problems(after))
+
+
+def accounted() -> Namespace:
+    """Everything below /d counts for it, also the file that has a name elsewhere."""
+    space = sound()
+    for number in (10, 11, 20):
+        space.inodes[number].quota_root = 10
+    space.inodes[20].length = 7
+    space.quotas[10] = meta_pb2.Quota(inode_id=10, bytes_used=7, inodes_used=3)
+    return space
+
+
+def test_usage_is_what_the_inodes_have() -> None:
+    space = accounted()
+    assert quota_problems(space) == []
+    for change in (meta_pb2.Quota(bytes_used=8, inodes_used=3),
+                   meta_pb2.Quota(bytes_used=7, inodes_used=4)):
+        change.inode_id = 10
+        space.quotas[10] = change
+        assert kinds(quota_problems(space)) == ["quota-usage"]
+    del space.quotas[10]
+    assert kinds(quota_problems(space)) == ["quota-usage"]
+
+
+def test_inodes_count_for_the_root_above_them() -> None:
+    space = accounted()
+    space.inodes[11].quota_root = 0
+    space.quotas[10].inodes_used = 2
+    problem, = quota_problems(space)
+    assert (problem.kind, problem.subject) == ("quota-root", "inode 11 (/d/e)")
+    space.quotas[10].pending = True
+    assert quota_problems(space) == [], "the walk will find it"
+
+
+def test_entries_of_a_removed_tree() -> None:
+    space = sound()
+    del space.inodes[10]
+    space.dentries.remove(entry(1, "d", 10, DIRECTORY))
+    space.inodes[1].nlink = 2
+    assert kinds(namespace_problems(space)) == ["dentry-without-directory"] * 2
+    space.garbage.add(10)
+    assert namespace_problems(space) == []

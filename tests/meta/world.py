@@ -287,6 +287,33 @@ class World:
             request_id=self._tick(), credential=by or user(), inode_id=inode_id, name=name),
             CALL)).inode
 
+    def remove_tree(
+        self, name: bytes, parent: int = ROOT, by: common_pb2.Credential | None = None
+    ) -> meta_pb2.Inode:
+        return drive(self.meta.remove_tree(meta_pb2.RemoveTreeRequest(
+            request_id=self._tick(), credential=by or user(), parent=parent, name=name),
+            CALL)).inode
+
+    def set_quota(
+        self, inode_id: int, size: int | None = None, inodes: int | None = None,
+        by: common_pb2.Credential | None = None,
+    ) -> meta_pb2.Quota:
+        return drive(self.meta.set_quota(meta_pb2.SetQuotaRequest(
+            request_id=self._tick(), credential=by or user(), inode_id=inode_id,
+            bytes_limit=size, inodes_limit=inodes), CALL)).quota
+
+    def remove_quota(self, inode_id: int) -> None:
+        drive(self.meta.remove_quota(meta_pb2.RemoveQuotaRequest(
+            request_id=self._tick(), credential=user(), inode_id=inode_id), CALL))
+
+    def quota(self, inode_id: int) -> meta_pb2.Quota:
+        return drive(self.meta.get_quota(meta_pb2.StatRequest(inode_id=inode_id), CALL)).quota
+
+    def used(self, inode_id: int) -> tuple[int, int]:
+        """(bytes, inodes) of the root that an inode counts for."""
+        quota = self.quota(inode_id)
+        return quota.bytes_used, quota.inodes_used
+
     def set_attr(
         self, request: meta_pb2.SetAttrRequest, by: common_pb2.Credential | None = None
     ) -> meta_pb2.Inode:
@@ -314,7 +341,7 @@ class World:
                 return found
 
     def inode_count(self) -> int:
-        return drive(self.meta.stat_fs(common_pb2.Empty(), CALL)).inodes
+        return drive(self.meta.stat_fs(meta_pb2.StatRequest(), CALL)).inodes
 
     def keys(self, prefix: bytes) -> list[bytes]:
         """What the store has under a prefix."""
@@ -331,18 +358,25 @@ class World:
         return drive(self.store.run(body))
 
     def check(self) -> None:
-        """fsck: every entry has its inode, every inode its links, and the count is right."""
+        """fsck: every entry has its inode, every inode its links, and the counts are right."""
+        self._check_usage()
         inodes = {i.inode_id: i for i in self._scan("inodes")}
+        detached = {schema.decode(row.value, meta_pb2.Inode, "").inode_id
+                    for prefix in (schema.DETACHED, schema.TRASHED)
+                    for row in self.records(prefix)}
         names: dict[int, int] = {}
         children: dict[int, int] = {}
         for dentry in self._scan("dentries"):
             inode = inodes[dentry.inode_id]
             assert dentry.type == inode.type
-            assert inodes[dentry.parent].type == meta_pb2.DIRECTORY
+            if dentry.parent not in detached:
+                assert inodes[dentry.parent].type == meta_pb2.DIRECTORY
             names[dentry.inode_id] = names.get(dentry.inode_id, 0) + 1
             if inode.type == meta_pb2.DIRECTORY:
                 assert inode.parent == dentry.parent
                 children[dentry.parent] = children.get(dentry.parent, 0) + 1
+        trashed = {item.inode_id: item for item in (
+            schema.decode(row.value, meta_pb2.Inode, "") for row in self.records(schema.TRASHED))}
         orphans = {schema.inode_id_of(key) for key in self.keys(schema.ORPHAN)}
         for inode in inodes.values():
             if inode.type == meta_pb2.DIRECTORY:
@@ -350,15 +384,28 @@ class World:
                 assert inode.nlink == 2 + children.get(inode.inode_id, 0)
             else:
                 assert inode.nlink == names.get(inode.inode_id, 0)
-                assert (inode.nlink == 0) == (inode.inode_id in orphans)
+                assert (inode.nlink == 0) == (inode.inode_id in orphans | trashed.keys())
         for prefix in (schema.DIRECTORY_TIMES, schema.DIRECTORY_SUBDIRECTORIES):
             for key in self.keys(prefix):
-                assert inodes[schema.inode_id_of(key)].type == meta_pb2.DIRECTORY
+                assert (inodes | trashed)[schema.inode_id_of(key)].type == meta_pb2.DIRECTORY
         assert self.inode_count() == len(inodes)
-        attributes = dict.fromkeys(inodes, 0)
+        attributes = dict.fromkeys(trashed | inodes, 0)
         for key, value in self.records(schema.XATTR):
             attributes[schema.inode_id_of(key)] += len(key) - 12 + len(value)
-        assert attributes == {number: inode.xattr_bytes for number, inode in inodes.items()}
+        assert attributes == {
+            number: inode.xattr_bytes for number, inode in (trashed | inodes).items()}
+
+    def _check_usage(self) -> None:
+        truth: dict[int, list[int]] = {}
+        for inode in self._scan("inodes"):
+            if inode.quota_root:
+                sums = truth.setdefault(inode.quota_root, [0, 0])
+                sums[0] += inode.length
+                sums[1] += 1
+        quotas = {quota.inode_id: quota for quota in self._scan("quotas")}
+        assert truth.keys() <= quotas.keys()
+        for root, quota in quotas.items():
+            assert [quota.bytes_used, quota.inodes_used] == truth.get(root, [0, 0])
 
     def _scan(self, what: str) -> list[Any]:
         found: list[Any] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import stat
 
-from luciole.client.fuse.attributes import BLOCK, type_of
+from luciole.client.fuse.attributes import BLOCK, file_counts, type_of
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import NANOSECONDS, RefusedError, Request
@@ -190,8 +190,9 @@ async def link(context: Context, request: Request) -> bytes:
 
 async def statfs(context: Context, request: Request) -> bytes:
     """statfs(2)."""
-    found = await context.operations.statfs()
+    found = await context.operations.statfs(request.node)
     free = found.free_bytes // BLOCK
+    files, files_free = file_counts(found)
     return protocol.STATFS_OUT.pack(
-        found.capacity_bytes // BLOCK, free, free, found.inodes + free, free, BLOCK,
+        found.capacity_bytes // BLOCK, free, free, files, files_free, BLOCK,
         NAME_BYTES_MAX, BLOCK, 0)
