@@ -166,3 +166,12 @@ def test_links_between_documents_lead_somewhere() -> None:
     ]
     assert documents
     assert broken == []
+
+
+def test_no_two_methods_of_a_service_share_a_number() -> None:
+    """Branches that meet may both have taken the next one; protobuf does not notice."""
+    for path in sorted((ROOT / "proto").glob("*.proto")):
+        text = path.read_text()
+        for service in re.findall(r"^service \w+ \{.*?^\}", text, re.M | re.S):
+            numbers = re.findall(r"method_id\) = (\d+)", service)
+            assert len(numbers) == len(set(numbers)), path.name
