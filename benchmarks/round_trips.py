@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ from google.protobuf.message import Message
 
 from benchmarks.cluster import running
 from benchmarks.measure import CpuMeter
+from benchmarks.workloads import pack
 from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.mount import serve_direct
 from luciole.client.fuse.mount_table import find_mount
@@ -148,16 +148,6 @@ def list_long(folder: Path) -> None:
             os.lstat(entry.path)
 
 
-def archive(path: Path) -> None:
-    """Packs small files, a hundred to a folder."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(path, "w") as packed:
-        for number in range(PACKED):
-            file = Path(folder) / f"{number // 100}" / f"{number}"
-            file.parent.mkdir(exist_ok=True)
-            file.write_bytes(SMALL)
-        packed.add(folder, "tree")
-
-
 class Row(NamedTuple):
     """What one operation costs, `calls` by method and `cpu_us` by kind of process."""
 
@@ -228,7 +218,7 @@ class Bench:
         self.row("unlink (empty)", count, each(os.unlink, names))
         with tempfile.TemporaryDirectory() as folder:
             packed = Path(folder) / "small.tar"
-            archive(packed)
+            pack(packed, PACKED)
             self.row("untar 2,000 files (per file)", PACKED, lambda: subprocess.run(
                 ["tar", "-C", str(here), "-xf", str(packed)], check=True))
         self.row("rm -rf of them (per file)", PACKED, lambda: subprocess.run(
