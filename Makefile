@@ -64,7 +64,7 @@ pjdfstest: setup  ## Run the POSIX suite pjdfstest, as root, on a cluster of its
 sim-mutants: setup  ## See that the simulator catches deliberate breaks of the rules
 	@$(BIN)/python -m luciole.tests.sim --mutants
 
-bench: setup  ## Measure a cluster on this machine; results go to benchmarks/results
+bench: setup  ## Measure a cluster on this machine against the disk, pyfuse3 and libfuse in C
 	@PYTHONSAFEPATH= $(BIN)/python -m benchmarks
 
 clean:  ## Remove what was built and cached, .venv included; clusters stay

@@ -1,16 +1,18 @@
 """What a binding to the kernel costs: both of them over files in memory, in turn.
 
     python -m benchmarks.fuse_bindings [--cpu N] [--repeats N] [--bindings direct,pyfuse3]
-        [--other NAME=PATH]
+        [--other NAME=PATH] [--json FILE]
 
 Client and server are pinned to one CPU unless --cpu is -1: wall time is then what both cost
-together, and no wake-up crosses CPUs. --other adds a directory on which somebody else has mounted
-(libfuse's passthrough_ll over a tmpfs, say), or a plain one. Needs root.
+together, and no wake-up crosses CPUs. libfuse's passthrough example in C over a tmpfs takes part
+where it can be built; it pays for the tmpfs, too. --other adds a directory on which somebody else
+has mounted, or a plain one. Needs root.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import mmap
 import os
 import random
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.memory_operations import MemoryOperations
+from benchmarks.passthrough import build, passing_through
 from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.mount import start_server
 from luciole.client.fuse.mount_table import find_mount
@@ -33,6 +36,7 @@ SIZE = 64 * MIB
 SECONDS = 0.5
 START_SECONDS = 10.0
 CACHE_SECONDS = 60.0
+MEMORY = Path("/dev/shm")  # noqa: S108 (a tmpfs on every Linux; the folder in it is our own)
 
 
 def timed(seconds: float, step: Callable[[int], None]) -> float:
@@ -141,6 +145,16 @@ def measured(binding: str, cpu: int) -> dict[str, float]:
         place.rmdir()
 
 
+def measured_in_c() -> dict[str, float] | None:
+    """One round on libfuse's example; None where it cannot be built."""
+    with tempfile.TemporaryDirectory(prefix="luciole-bench-", dir=MEMORY) as folder:
+        program = build(Path(folder))
+        if program is None:
+            return None
+        with passing_through(program, Path(folder) / "behind", Path(folder) / "place") as place:
+            return bulk(place) | namespace(place)
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -149,6 +163,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bindings", default="direct,pyfuse3")
     parser.add_argument("--other", metavar="NAME=PATH", action="append", default=[])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args()
     if options.cpu >= 0:
         os.sched_setaffinity(0, {options.cpu})
@@ -159,15 +174,27 @@ def main() -> None:
     for _ in range(options.repeats):
         for binding in options.bindings.split(","):
             rounds.setdefault(binding, []).append(measured(binding, options.cpu))
+        in_c = measured_in_c()
+        if in_c is not None:
+            rounds.setdefault("C", []).append(in_c)
         for other in options.other:
             name, _, place = other.partition("=")
             found = bulk(Path(place)) | namespace(Path(place))
             rounds.setdefault(name, []).append(found)
     names = list(rounds)
-    sys.stdout.write(f"{'':20}" + "".join(f"{name:>16}" for name in names) + "\n")
-    for workload in rounds[names[0]][0]:
+    first, *others = names
+    headings = [*names, *(f"{first} / {other}" for other in others)]
+    sys.stdout.write(f"{'':20}" + "".join(f"{name:>18}" for name in headings) + "\n")
+    for workload in rounds[first][0]:
         row = [statistics.median(one[workload] for one in rounds[name]) for name in names]
-        sys.stdout.write(f"{workload:20}" + "".join(f"{value:16,.0f}" for value in row) + "\n")
+        ratios = [statistics.median(
+            mine[workload] / theirs[workload]
+            for mine, theirs in zip(rounds[first], rounds[other], strict=True))
+            for other in others]
+        sys.stdout.write(f"{workload:20}" + "".join(f"{value:18,.0f}" for value in row)
+                         + "".join(f"{ratio:18.2f}" for ratio in ratios) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(rounds, indent=1))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,9 @@ class MemoryOperations(Operations):
         """A view of the content: as fast as a filesystem can be."""
         return memoryview(self._open[handle].content)[offset : offset + size]
 
-    async def write(self, handle: int, offset: int, data: memoryview) -> int:
+    async def write(
+        self, handle: int, offset: int, data: memoryview, *, append: bool = False
+    ) -> int:
         """Copies into the content, which never grows but by its end."""
         node = self._open[handle]
         end = offset + len(data)
@@ -111,7 +113,7 @@ class MemoryOperations(Operations):
         memoryview(node.content)[offset:end] = data
         return len(data)
 
-    async def flush(self, handle: int) -> None:
+    async def flush(self, handle: int, owner: int = 0) -> None:
         """Nothing to do."""
 
     async def fsync(self, handle: int) -> None:

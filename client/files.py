@@ -39,7 +39,8 @@ QUOTA_STEP_MIN = 1 << 20
 QUOTA_STEP_MAX = 64 << 20
 COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
 COPY_STEP = 1024 * 1024
-ReportT = TypeVar("ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest)
+ReportT = TypeVar(
+    "ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest, meta_pb2.SetAttrRequest)
 
 
 @dataclass
@@ -429,6 +430,27 @@ class OpenFile:
             if not self._reported and handle is not None:
                 await self._end_session(handle)
 
+    async def set_attributes(
+        self, handle: Handle | None, request: meta_pb2.SetAttrRequest
+    ) -> meta_pb2.Inode:
+        """Changes mode, owner or times; ends the session with the last report as `flush` does.
+
+        Both are one transaction: times set by hand are not overtaken by the report of an earlier
+        write, and what writes and then sets them (tar, rsync, cp -p) pays once.
+        """
+        def message(
+            inode_id: int, session_id: bytes, hint: meta_pb2.LengthHint
+        ) -> meta_pb2.SetAttrRequest:
+            report = meta_pb2.SetAttrRequest(session_id=session_id, hint=hint)
+            report.MergeFrom(request)
+            return report
+
+        async with self._runtime.lock(self._lock_key):
+            await self._drain()
+            if self._reported or handle is None:
+                return (await self._meta.change(services.META_SET_ATTR, request)).inode
+            return await self._report(handle, services.META_SET_ATTR, message)
+
     async def publish(self, handle: Handle | None) -> None:
         """Others see all that was written here so far; the session goes on. Before an unlock."""
         if self._buffer.idle and self._reported:
@@ -454,8 +476,8 @@ class OpenFile:
     async def _report(
         self, handle: Handle, method: Method[ReportT, meta_pb2.InodeReply],
         message: Callable[..., ReportT],
-    ) -> None:
-        """Tells the service how far was written here, until the report counts.
+    ) -> meta_pb2.Inode:
+        """Tells the service how far was written here, until the report counts; returns the inode.
 
         It does not if another client cut the file meanwhile, or if the service lost the session.
         """
@@ -474,9 +496,9 @@ class OpenFile:
                     raise
                 handle.session_open, failure = False, error
                 continue
-            handle.session_open = method is not services.META_CLOSE
+            handle.session_open = method is services.META_FSYNC
             if self._is_reported(reply.inode):
-                return
+                return reply.inode
         raise failure
 
     async def _place_overtaken(self) -> None:
@@ -519,14 +541,18 @@ class OpenFile:
         """Closes the session with the last report."""
         await self._report(handle, services.META_CLOSE, meta_pb2.CloseRequest)
 
-    async def close(self, handle: Handle) -> None:
-        """The handle is gone. Raises what its last writes could not do."""
+    async def close(self, handle: Handle) -> bool:
+        """The handle is gone. Raises what its last writes could not do.
+
+        Returns whether its session is still open, with nothing to report: ending it may wait.
+        """
         async with self._runtime.lock(self._lock_key):
             try:
                 await self._drain()
             finally:
-                if handle.session_open or not self._reported:
+                if not self._reported or (handle.session_open and self._grown != 0):
                     await self._end_session(handle)
+            return handle.session_open
 
     async def truncate(
         self, request: meta_pb2.TruncateRequest, handle: Handle | None

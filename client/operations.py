@@ -4,8 +4,8 @@ Layer: shell. Inodes are named by their ids, open files by handle numbers; error
 A binding translates its protocol to these calls and `FsError.facts.errno` back; nothing else.
 
 Concurrency: any number of tasks of one loop, or of threads (ThreadRuntime). The lock guards the
-tables of handles and of open files, and each `OpenFile.handles`; it is never held over a wait. A
-listing has a lock of its own, since its pages are fetched in turn.
+tables of handles and of open files, the ended sessions, and each `OpenFile.handles`; it is never
+held over a wait. A listing has a lock of its own, since its pages are fetched in turn.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from luciole.runtime import Runtime
 
 DIRECTORY_PAGE = 256
 CLOSED_MAX = 1024
+ENDED_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Operations:
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._next_handle = 1
+        self._ended: list[meta_pb2.Session] = []  # meta was not told yet
 
     def _overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode with what a file that is open here, or was lately, knows better.
@@ -107,9 +109,9 @@ class Operations:
         if _names_anything(request):
             file = self._files.get(request.inode_id)
             if file is not None:
-                # Times set by hand must not be overtaken by the report of an earlier write.
-                await file.flush(self._writer(request.inode_id))
-            inode = (await self._meta.change(services.META_SET_ATTR, request)).inode
+                inode = await file.set_attributes(self._writer(request.inode_id), request)
+            else:
+                inode = (await self._meta.change(services.META_SET_ATTR, request)).inode
         if inode is None:
             return await self.getattr(request.inode_id)
         return self._overlay(inode)
@@ -349,8 +351,10 @@ class Operations:
             self._handles.pop(handle, None)
         told = False
         try:
-            if known.writable:
-                await file.close(known)
+            if known.writable and await file.close(known):
+                await self._end_later(meta_pb2.Session(
+                    client_id=self._meta.client_id, session_id=known.session_id,
+                    inode_id=known.inode_id, write=True))
             if known.registered:
                 await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
                     sessions=[self._session_of(known)]))
@@ -359,6 +363,31 @@ class Operations:
             await self._release_locks(handle)
             with self._guard:
                 self._drop(known, file, told=told)
+
+    async def _end_later(self, session: meta_pb2.Session) -> None:
+        """Ends a session that has nothing to report, in one transaction with others.
+
+        Until then it guards a file that nobody uses: cuts by others take more care than they had
+        to, and one without names stays a little longer.
+        """
+        with self._guard:
+            self._ended.append(session)
+            enough = len(self._ended) >= ENDED_MAX
+        if enough:
+            await self.end_sessions()
+
+    async def end_sessions(self) -> None:
+        """Tells which sessions have ended. What cannot be told is tried again later."""
+        with self._guard:
+            ended, self._ended = self._ended, []
+        if not ended:
+            return
+        try:
+            await self._meta.ask(
+                services.META_RELEASE, meta_pb2.ReleaseRequest(sessions=ended))
+        except FsError:
+            with self._guard:
+                self._ended = ended + self._ended
 
     async def _release_locks(self, handle: int) -> None:
         """Nobody hears of a failure here; it is tried again later."""
@@ -424,6 +453,7 @@ class Operations:
         await self._hold([
             handle for handle in handles
             if not handle.session_open and not handle.registered and handle.opened_at < old])
+        await self.end_sessions()
         await self.locks.settle()
 
     async def _keep_if_open(self, inode: meta_pb2.Inode) -> None:
@@ -456,6 +486,7 @@ class Operations:
                 await self.release(number)
             except FsError:
                 continue
+        await self.end_sessions()
 
     # Directories.
 

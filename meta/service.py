@@ -190,11 +190,13 @@ class MetaService:
             lambda txn: rename.rename(txn, request, env))
 
     async def set_attr(self, request: meta_pb2.SetAttrRequest, call: Call) -> meta_pb2.InodeReply:
-        """Changes mode, owner or times."""
+        """Changes mode, owner or times, after a writer's last report if there is one."""
         env = await self._environment()
-        return await self._change(
+        reply = await self._change(
             request.request_id, meta_pb2.InodeReply,
             lambda txn: set_attr.set_attr(txn, request, env))
+        await self._finish_trim(reply.inode)
+        return reply
 
     async def make_node(self, request: meta_pb2.MakeNodeRequest, call: Call) -> meta_pb2.InodeReply:
         """Makes a fifo, a socket or a device."""

@@ -190,7 +190,7 @@ class BatchStatReply(_message.Message):
     def __init__(self, inodes: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
 
 class SetAttrRequest(_message.Message):
-    __slots__ = ("request_id", "credential", "inode_id", "mode", "uid", "gid", "atime_ns", "mtime_ns", "atime_now", "mtime_now")
+    __slots__ = ("request_id", "credential", "inode_id", "mode", "uid", "gid", "atime_ns", "mtime_ns", "atime_now", "mtime_now", "session_id", "hint")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,8 @@ class SetAttrRequest(_message.Message):
     MTIME_NS_FIELD_NUMBER: _ClassVar[int]
     ATIME_NOW_FIELD_NUMBER: _ClassVar[int]
     MTIME_NOW_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
     request_id: _common_pb2.RequestId
     credential: _common_pb2.Credential
     inode_id: int
@@ -211,7 +213,9 @@ class SetAttrRequest(_message.Message):
     mtime_ns: int
     atime_now: bool
     mtime_now: bool
-    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., atime_now: _Optional[bool] = ..., mtime_now: _Optional[bool] = ...) -> None: ...
+    session_id: bytes
+    hint: LengthHint
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., inode_id: _Optional[int] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., atime_now: _Optional[bool] = ..., mtime_now: _Optional[bool] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
     __slots__ = ("request_id", "credential", "parent", "name", "mode", "exclusive", "truncate", "read", "write", "session_id", "umask")

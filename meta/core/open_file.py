@@ -93,13 +93,25 @@ async def close(
     Raises FsError NO_SESSION when there is a report and its session was dropped.
     """
     inode = await inodes.load_record(txn, request.inode_id)
+    if await take_last_report(txn, inode, request, now_ns):
+        inodes.store(txn, inode)
+    return meta_pb2.InodeReply(inode=inode)
+
+
+async def take_last_report(
+    txn: Transaction, inode: meta_pb2.Inode,
+    request: meta_pb2.CloseRequest | meta_pb2.SetAttrRequest, now_ns: int,
+) -> bool:
+    """Ends the session of the request; returns whether its report changed the inode, in place.
+
+    Raises FsError NO_SESSION as `close`.
+    """
     if request.hint.mtime_ns:
         await sessions.need(txn, request.inode_id, request.session_id)
-    if length.apply_report(txn, inode, request.hint):
-        if request.hint.mtime_ns:
-            await xattrs.drop_capability(txn, inode)
-        inodes.store(txn, inode)
+    changed = length.apply_report(txn, inode, request.hint)
+    if changed and request.hint.mtime_ns:
+        await xattrs.drop_capability(txn, inode)
     length.note_uncertain(txn, inode, request.hint, now_ns)
     sessions.end(
         txn, request.request_id.client_id, request.inode_id, request.session_id)
-    return meta_pb2.InodeReply(inode=inode)
+    return changed

@@ -1,10 +1,14 @@
-"""setattr: mode, owner, times. Length is truncate's."""
+"""setattr: mode, owner, times. Length is truncate's.
+
+What a writer has not reported yet comes with it, so that tar(1) does not pay for two transactions:
+the report counts first, and times that were set by hand are not overtaken by it.
+"""
 
 from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, posix_acl, schema, xattrs
+from luciole.meta.core import access, inodes, open_file, posix_acl, schema, xattrs
 from luciole.meta.core.environment import Environment
 from luciole.proto import meta_pb2
 
@@ -14,6 +18,8 @@ async def set_attr(
 ) -> meta_pb2.InodeReply:
     """Changes what the request names. Source: chmod(2), chown(2), utimensat(2)."""
     inode = await inodes.load(txn, request.inode_id)
+    if request.session_id:
+        await open_file.take_last_report(txn, inode, request, env.now_ns)
     if request.HasField("mode"):
         access.check_owner(inode, request.credential)
         inode.mode = access.mode_after_chmod(inode, request.mode, request.credential)

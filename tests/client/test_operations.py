@@ -7,9 +7,9 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.operations import ENDED_MAX, OpenFlags, Operations
 from luciole.errors import FsError, Kind
-from luciole.proto import meta_pb2
+from luciole.proto import common_pb2, meta_pb2, services
 from luciole.tests.sim.cluster import CHUNK
 from luciole.tests.sim.filesystem import (
     BOTH,
@@ -183,6 +183,42 @@ def test_an_unlinked_file_is_readable_while_any_mount_has_it_open() -> None:
     run_filesystem(body)
 
 
+def test_sessions_with_nothing_to_report_end_together() -> None:
+    """Sixty-four unused sessions cost one request; fewer wait for the next round."""
+
+    async def sessions(mount: Operations) -> int:
+        reply = await mount._meta.ask(
+            services.META_SCAN_SESSIONS, meta_pb2.ScanRequest(limit=1000))
+        return len(reply.sessions)
+
+    async def body(filesystem: FileSystem) -> None:
+        mount = filesystem.mount(1)
+        for number in range(ENDED_MAX):
+            assert await sessions(mount) == number
+            handle, _ = await mount.create(
+                CREDENTIAL, ROOT, b"%d" % number, 0o644, flags=BOTH)
+            await mount.flush(handle)
+            await mount.release(handle)
+        assert await sessions(mount) == 0
+        handle, inode = await mount.create(CREDENTIAL, ROOT, b"last", 0o644, flags=BOTH)
+        await mount.release(handle)
+        written, _ = await mount.create(CREDENTIAL, ROOT, b"written", 0o644, flags=BOTH)
+        await mount.write(written, 0, memoryview(b"data"))
+        await mount.flush(written)  # the report ends it
+        await mount.release(written)
+        assert await sessions(mount) == 1
+        await mount.unlink(CREDENTIAL, ROOT, b"last")
+        await mount.hold_once()
+        assert await sessions(mount) == 0
+        await filesystem.sleep(2 * GRACE)
+        await filesystem.collector.run_once()
+        with pytest.raises(FsError) as caught:
+            await mount.getattr(inode.inode_id)
+        assert caught.value.kind == Kind.STALE_HANDLE
+
+    run_filesystem(body)
+
+
 def test_an_own_unlink_keeps_an_open_file() -> None:
     async def body(filesystem: FileSystem) -> None:
         mount = filesystem.mount(1)
@@ -292,6 +328,44 @@ def test_handles_know_their_rights() -> None:
             with pytest.raises(FsError) as caught:
                 await call
             assert caught.value.kind == Kind.NO_SESSION
+
+    run_filesystem(body)
+
+
+def test_attributes_and_the_report_of_writes_go_together() -> None:
+    """Also when another client has cut the file, and when the change is refused."""
+
+    async def body(filesystem: FileSystem) -> None:
+        mount, other = filesystem.mount(1), filesystem.mount(2)
+        file, inode = await mount.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+
+        def change(uid: int = 0) -> meta_pb2.SetAttrRequest:
+            return meta_pb2.SetAttrRequest(
+                credential=common_pb2.Credential(uid=uid, gid=uid), inode_id=inode.inode_id,
+                mode=0o600, mtime_ns=5)
+
+        await mount.write(file, 0, memoryview(b"abc"))
+        await mount.setattr(change())
+        seen = await other.getattr(inode.inode_id)
+        assert (seen.length, seen.mtime_ns, seen.mode) == (3, 5, 0o600)
+        sessions = await mount._meta.ask(
+            services.META_SCAN_SESSIONS, meta_pb2.ScanRequest(limit=10))
+        assert not sessions.sessions
+        await mount.write(file, 3, memoryview(b"def"))
+        with pytest.raises(FsError) as caught:
+            await mount.setattr(change(uid=77))
+        assert caught.value.kind == Kind.NOT_PERMITTED
+        await mount.flush(file)
+        assert (await other.getattr(inode.inode_id)).length == 6
+        await mount.write(file, 6, memoryview(b"ghi"))
+        await other.truncate(CREDENTIAL, inode.inode_id, 1)
+        changed = await mount.setattr(change())
+        seen = await other.getattr(inode.inode_id)
+        assert (seen.length, seen.mtime_ns) == (changed.length, 5)
+        handle, _ = await other.open(CREDENTIAL, inode.inode_id, READ)
+        content = bytes(await other.read(handle, 0, 100))
+        assert content in {b"a", b"a" + bytes(5) + b"ghi"}
+        await mount.release(file)
 
     run_filesystem(body)
 

@@ -77,12 +77,18 @@ class Context:
         return await as_caller(
             request.uid, request.gid, request.pid, call, with_groups=with_groups)
 
-    async def kill_privileges(self, inode_id: int) -> None:
-        """Clears set-user-ID, and set-group-ID of an executable, as HANDLE_KILLPRIV_V2 promises."""
-        inode = await self.operations.getattr(inode_id)
+    async def kill_privileges(
+        self, inode_id: int, known: meta_pb2.Inode | None = None
+    ) -> meta_pb2.Inode:
+        """Clears set-user-ID, and set-group-ID of an executable, as HANDLE_KILLPRIV_V2 promises.
+
+        `known` is the inode if the caller has just been told. Returns it as it is now.
+        """
+        inode = known or await self.operations.getattr(inode_id)
         mode = inode.mode & ~stat.S_ISUID
         if mode & stat.S_IXGRP:
             mode &= ~stat.S_ISGID
-        if mode != inode.mode and inode.type == meta_pb2.REGULAR:
-            await self.operations.setattr(meta_pb2.SetAttrRequest(
-                credential=_KERNEL, inode_id=inode_id, mode=mode))
+        if mode == inode.mode or inode.type != meta_pb2.REGULAR:
+            return inode
+        return await self.operations.setattr(meta_pb2.SetAttrRequest(
+            credential=_KERNEL, inode_id=inode_id, mode=mode))

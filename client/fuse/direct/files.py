@@ -53,7 +53,7 @@ async def _create(context: Context, request: Request, name: bytes) -> bytes:
     handle, inode = await context.as_caller(request, lambda who: context.operations.create(
         who, request.node, name, stat.S_IMODE(mode), flags=flags, umask=umask))
     if kill & protocol.OPEN_KILL_SUIDGID:
-        await context.kill_privileges(inode.inode_id)
+        inode = await context.kill_privileges(inode.inode_id, inode)
     return messages.entry(inode, context.validity) + _opened(context, handle, inode, flags)
 
 
@@ -64,7 +64,7 @@ async def open_(context: Context, request: Request) -> bytes:
     handle, inode = await context.as_caller(
         request, lambda who: context.operations.open(who, request.node, flags))
     if kill & protocol.OPEN_KILL_SUIDGID:
-        await context.kill_privileges(request.node)
+        await context.kill_privileges(request.node, inode)
     return _opened(context, handle, inode, flags)
 
 

@@ -74,11 +74,17 @@ def start_server(
     return server
 
 
-def serve_direct(config: ClientConfig, mount_point: Path, *, allow_other: bool) -> None:
-    """Mounts and serves until unmounted or SIGTERM. Raises FsError when it cannot mount."""
+def serve_direct(
+    config: ClientConfig, mount_point: Path, *, allow_other: bool,
+    make_caller: type[BlockingCaller] = BlockingCaller,
+) -> None:
+    """Mounts and serves until unmounted or SIGTERM. Raises FsError when it cannot mount.
+
+    All calls to services go through a `make_caller`, which may count them.
+    """
 
     def connect(address: tuple[str, int]) -> Caller:
-        return BlockingCaller(address, cluster_id=config.cluster_id, name=f"mount {mount_point}")
+        return make_caller(address, cluster_id=config.cluster_id, name=f"mount {mount_point}")
 
     client = Client(
         config, ThreadRuntime(), Connections(connect), kind="fuse",

@@ -82,8 +82,7 @@ async def setattr_(context: Context, request: Request) -> bytes:
     inode = await context.as_caller(
         request, call, with_groups=bool(valid & protocol.FATTR_MODE and mode & stat.S_ISGID))
     if valid & protocol.FATTR_KILL_SUIDGID:
-        await context.kill_privileges(request.node)
-        inode = await context.operations.getattr(request.node)
+        inode = await context.kill_privileges(request.node, inode)
     return messages.attributes(inode, context.validity)
 
 
