@@ -139,6 +139,13 @@ class OpenFile:
             merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
             return merged
 
+    async def find_end(self) -> None:
+        """Finds the end of what was written here, if another client's cut came in between."""
+        if self._overtaken_end:
+            async with self._runtime.lock(self._lock_key):
+                await self._drain()
+                await self._place_overtaken()
+
     def take_over(self, inode: meta_pb2.Inode) -> Fresh:
         """The inode as a lock found it; returns what the kernel may know less well."""
         with self._known:
@@ -378,6 +385,7 @@ class OpenFile:
         await self.settle()
         if offset + size > self.length:
             await self._ask()
+            await self.find_end()
         size = max(0, min(size, self.length - offset))
         buffer = memoryview(bytearray(size)) if room is None else room[:size]
         if size:
