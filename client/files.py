@@ -297,6 +297,8 @@ class OpenFile:
     async def _lengthen(self, handle: Handle, end: int) -> None:
         async with self._runtime.lock(self._lock_key):
             await self._drain()
+            if end:  # no chunk tells whether this came behind another client's cut
+                await self._ask()
             self._note_written(end)
             await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
 

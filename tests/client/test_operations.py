@@ -257,6 +257,19 @@ def test_what_is_written_after_a_cut_elsewhere_is_seen_at_once() -> None:
     run_filesystem(body)
 
 
+def test_room_made_after_a_cut_elsewhere_is_there() -> None:
+    """No chunk shows it, so the writer has to know of the cut."""
+
+    async def body(filesystem: FileSystem) -> None:
+        cutter, writer = filesystem.mount(1), filesystem.mount(2)
+        handle, inode = await writer.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await cutter.truncate(CREDENTIAL, inode.inode_id, 0)
+        await writer.fallocate(handle, 0, 5000, zero=True, keep_size=False)
+        assert (await cutter.getattr(inode.inode_id)).length == 5000
+
+    run_filesystem(body)
+
+
 def test_an_answer_that_a_close_overtook_shows_no_old_length() -> None:
     """The kernel would believe it, and an appender would write over the start of the file."""
 
