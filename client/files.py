@@ -146,6 +146,13 @@ class OpenFile:
             merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
             return merged
 
+    async def find_end(self) -> None:
+        """Finds the end of what was written here, if another client's cut came in between."""
+        if self._overtaken_end:
+            async with self._runtime.lock(self._lock_key):
+                await self._drain()
+                await self._place_overtaken()
+
     def take_over(self, inode: meta_pb2.Inode) -> Fresh:
         """The inode as a lock found it; returns what the kernel may know less well."""
         with self._known:
@@ -300,6 +307,8 @@ class OpenFile:
     async def _lengthen(self, handle: Handle, end: int) -> None:
         async with self._runtime.lock(self._lock_key):
             await self._drain()
+            if end:  # no chunk tells whether this came behind another client's cut
+                await self._ask()
             await self._check_quota(handle, end)
             self._note_written(end)
             await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
@@ -413,6 +422,7 @@ class OpenFile:
         await self.settle()
         if offset + size > self.length:
             await self._ask()
+            await self.find_end()
         size = max(0, min(size, self.length - offset))
         buffer = memoryview(bytearray(size)) if room is None else room[:size]
         if size:

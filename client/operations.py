@@ -83,6 +83,15 @@ class Operations:
             file = self._files.get(inode.inode_id) or self._closed.get(inode.inode_id)
         return file.overlay(inode) if file else inode
 
+    async def _shown(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
+        """An inode as this client sees it: what it wrote counts at once, also behind a cut."""
+        shown = self._overlay(inode)
+        file = self._files.get(inode.inode_id)
+        if file is None:
+            return shown
+        await file.find_end()
+        return self._overlay(inode)
+
     # Names.
 
     async def lookup(
@@ -91,13 +100,13 @@ class Operations:
         """The inode behind a name."""
         reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
             credential=credential, parent=parent, name=name))
-        return self._overlay(reply.inode)
+        return await self._shown(reply.inode)
 
     async def getattr(self, inode_id: int) -> meta_pb2.Inode:
         """The attributes of an inode."""
         reply = await self._meta.ask(
             services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id))
-        return self._overlay(reply.inode)
+        return await self._shown(reply.inode)
 
     async def setattr(
         self, request: meta_pb2.SetAttrRequest, length: int | None = None, handle: int = 0

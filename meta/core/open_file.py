@@ -43,7 +43,8 @@ async def open_existing(
             txn, inode.inode_id, request.request_id.client_id)
         usage.count(txn, inode.quota_root, -inode.length)
         length.set_length(inode, 0, env.now_ns, foreign_writer=foreign)
-        inode.mode = access.mode_after_change(inode)
+        if request.credential.uid != 0:
+            inode.mode = access.mode_after_change(inode)
         await xattrs.drop_capability(txn, inode)
         length.store(txn, inode)
     begin_session(txn, request, inode.inode_id, env.now_ns)

@@ -273,6 +273,39 @@ def test_a_cut_that_is_under_way_is_not_written_over() -> None:
     run_filesystem(body)
 
 
+def test_what_is_written_after_a_cut_elsewhere_is_seen_at_once() -> None:
+    """The writer has not heard of the cut, and its kernel asks for the length before it closes."""
+
+    async def body(filesystem: FileSystem) -> None:
+        cutter, writer = filesystem.mount(1), filesystem.mount(2)
+        handle, inode = await writer.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await writer.write(handle, 0, memoryview(b"x" * CHUNK))
+        await writer.fsync(handle)
+        await cutter.truncate(CREDENTIAL, inode.inode_id, 0)
+        await writer.write(handle, 5, memoryview(b"new"))
+        assert (await writer.getattr(inode.inode_id)).length == 8
+        assert bytes(await writer.read(handle, 0, 100)) == bytes(5) + b"new"
+        await writer.write(handle, 8, memoryview(b"er"))
+        assert (await writer.lookup(CREDENTIAL, ROOT, b"f")).length == 10
+        await writer.release(handle)
+        assert (await cutter.getattr(inode.inode_id)).length == 10
+
+    run_filesystem(body)
+
+
+def test_room_made_after_a_cut_elsewhere_is_there() -> None:
+    """No chunk shows it, so the writer has to know of the cut."""
+
+    async def body(filesystem: FileSystem) -> None:
+        cutter, writer = filesystem.mount(1), filesystem.mount(2)
+        handle, inode = await writer.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await cutter.truncate(CREDENTIAL, inode.inode_id, 0)
+        await writer.fallocate(handle, 0, 5000, zero=True, keep_size=False)
+        assert (await cutter.getattr(inode.inode_id)).length == 5000
+
+    run_filesystem(body)
+
+
 def test_an_answer_that_a_close_overtook_shows_no_old_length() -> None:
     """The kernel would believe it, and an appender would write over the start of the file."""
 

@@ -374,12 +374,26 @@ def test_a_write_by_somebody_else_ends_set_user_id(place: Path, binding: str) ->
     path = place / "program"
     path.write_bytes(b"x")
     os.chown(path, 1000, 1000)
-    for change in ("os.write(f, b'y')", "os.ftruncate(f, 0)"):
+    for change in ("os.write(f, b'yyy')", "os.posix_fallocate(f, 0, 9)",
+                   "os.copy_file_range(f, f, 1, 0, 2)", "os.ftruncate(f, 0)"):
         os.chmod(path, 0o4777)
         script = ("import os, sys; os.setuid(2000); f = os.open(sys.argv[1], os.O_RDWR); "
                   + change)
         subprocess.run([sys.executable, "-I", "-c", script, str(path)], check=True, timeout=30)
         assert stat.S_IMODE(path.stat().st_mode) == 0o777, change
+
+
+def test_set_user_id_stays_where_nobody_else_writes(place: Path) -> None:
+    path = place / "program"
+    path.write_bytes(b"x")
+    path.chmod(0o4755)
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))  # by root, who may
+    assert stat.S_IMODE(path.stat().st_mode) == 0o4755
+    script = ("import os, sys; os.setuid(2000); "
+              "os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o4755)")
+    place.chmod(0o777)
+    subprocess.run([sys.executable, "-I", "-c", script, place / "new"], check=True, timeout=30)
+    assert stat.S_IMODE((place / "new").stat().st_mode) == 0o4755
 
 
 def test_names_are_bytes(place: Path) -> None:

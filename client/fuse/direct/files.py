@@ -48,12 +48,12 @@ async def tmpfile(context: Context, request: Request) -> bytes:
 
 
 async def _create(context: Context, request: Request, name: bytes) -> bytes:
-    number, mode, umask, kill = request.fields(protocol.CREATE_IN)
+    # The flag to clear set-user-ID is not for a file that is new; for one that is there the service
+    # does it with the cut.
+    number, mode, umask, _ = request.fields(protocol.CREATE_IN)
     flags = open_flags(number)
     handle, inode = await context.as_caller(request, lambda who: context.operations.create(
         who, request.node, name, stat.S_IMODE(mode), flags=flags, umask=umask))
-    if kill & protocol.OPEN_KILL_SUIDGID:
-        inode = await context.kill_privileges(inode.inode_id, inode)
     return messages.entry(inode, context.validity) + _opened(context, handle, inode, flags)
 
 

@@ -25,7 +25,14 @@ async def fallocate(context: Context, request: Request) -> bytes:
     await context.operations.fallocate(
         handle, offset, length, zero=bool(mode & (PUNCH_HOLE | ZERO_RANGE)),
         keep_size=bool(mode & KEEP_SIZE))
+    await _changed(context, request, request.node)
     return b""
+
+
+async def _changed(context: Context, request: Request, node: int) -> None:
+    """Set-ID bits fall as with a write, of which the kernel would tell by a flag."""
+    if request.uid != 0:
+        await context.kill_privileges(node)
 
 
 async def lseek(context: Context, request: Request) -> bytes:
@@ -40,11 +47,14 @@ async def lseek(context: Context, request: Request) -> bytes:
 
 
 async def _copy(context: Context, request: Request) -> int:
-    source, source_offset, _, handle, offset, count, flags = request.fields(
+    source, source_offset, node, handle, offset, count, flags = request.fields(
         protocol.COPY_FILE_RANGE_IN)
     if flags:
         raise RefusedError(errno.EINVAL)
-    return await context.operations.copy_range(source, source_offset, handle, offset, count)
+    done = await context.operations.copy_range(source, source_offset, handle, offset, count)
+    if done:
+        await _changed(context, request, node)
+    return done
 
 
 async def copy_file_range(context: Context, request: Request) -> bytes:
