@@ -228,6 +228,8 @@ class ChainReplica:
         stub = self._peers.storage(self._routing.current().node_of(first))
         reply = await stub.list_chunks(
             storage_pb2.ListChunksRequest(
+                # A head that does not know this chain yet may still be sent the update.
+                chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
                 target_id=first, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
             timeout=HEAD_TIMEOUT_S)
         head = state_of(reply.chunks[0]) if reply.chunks else None

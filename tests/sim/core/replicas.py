@@ -333,7 +333,7 @@ class ReplicaMachine(Machine):
             return disk.committed
         head = serving_targets(chain)[0]
         if head != self.number and pending.number >> EPOCH_SHIFT < chain.version:
-            known = yield Call(head, "pending", (chunk, pending.number), CALL_S)
+            known = yield Call(head, "pending", (chunk, chain.version), CALL_S)
             if known is None or not self._current(chain.version):
                 return None
             if fate_of(pending.number, known[0], chain.version) is Fate.VOID:
@@ -347,8 +347,10 @@ class ReplicaMachine(Machine):
         return disk.committed
 
     def _pending(self, body: tuple[int, int]) -> Waits:
-        """What it has of a chunk."""
+        """What it has of a chunk, as the head of that chain: another may still be sent updates."""
         yield from ()  # a generator that does not wait
+        if self.chain.version != body[1]:
+            return None
         return (self.disk[body[0]].state,)
 
     # Bringing others up to date.
@@ -380,7 +382,7 @@ class ReplicaMachine(Machine):
             yield from self._settle(chunk)
             return
         number = disk.state.pending.number
-        known = yield Call(head, "pending", (chunk, number), CALL_S)
+        known = yield Call(head, "pending", (chunk, chain_version), CALL_S)
         if known is None or not self._current(chain_version):
             return
         fate = fate_of(number, known[0], chain_version)
@@ -406,6 +408,10 @@ class ReplicaMachine(Machine):
         disk = self.disk[chunk]
         if not self._current(chain_version):
             return False
+        if disk.state is not None and disk.state.pending is not None:
+            settled = yield from self._settle(chunk)
+            if not settled:
+                return False
         if disk.state is None or disk.state.committed is None:
             return True
         tag = disk.state.committed.tag

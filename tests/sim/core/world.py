@@ -26,7 +26,7 @@ CHUNKS = 4  # of each chain
 CLIENTS = 6
 FAULTS_S = 60.0
 HEAL_S = 90.0
-ATTEMPTS = 8
+ATTEMPTS = 25  # clients are patient: repeats that outlive a change of the head find most
 CALL_S = 1.0
 
 
