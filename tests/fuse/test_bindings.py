@@ -10,16 +10,15 @@ import re
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from luciole.tests.fuse.memory_cluster import CHUNK
-from luciole.tests.fuse.mounted import BINDINGS, mounted, needs_fuse
+from luciole.tests.fuse.mounted import needs_fuse
 from luciole.tests.model.exerciser import KEEP_SIZE, fallocate
 
 pytestmark = [pytest.mark.mount, needs_fuse]
@@ -27,32 +26,6 @@ RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 AT_FDCWD = -100
 MIB = 1 << 20
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-@pytest.fixture(scope="module", params=BINDINGS)
-def binding(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(scope="module")
-def root(binding: str) -> Iterator[Path]:
-    # pytest's own directories are closed to other users, who are to reach this one.
-    place = Path(tempfile.mkdtemp(prefix="luciole-test-"))
-    place.chmod(0o755)
-    try:
-        with mounted(binding, place):
-            yield place
-    finally:
-        place.rmdir()
-
-
-@pytest.fixture
-def place(root: Path, request: pytest.FixtureRequest) -> Path:
-    """A directory for one test."""
-    made = root / re.sub(r"\W", "_", str(request.node.name))
-    made.mkdir()
-    return made
 
 
 def refused(number: int, call: Callable[..., object], *arguments: object) -> None:

@@ -9,15 +9,14 @@ import re
 import socket
 import stat
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from luciole.meta.core import posix_acl
 from luciole.meta.core.posix_acl import GROUP_OBJ, MASK, OTHER, USER, USER_OBJ, Entry
-from luciole.tests.fuse.mounted import BINDINGS, mounted, needs_fuse
+from luciole.tests.fuse.mounted import needs_fuse
 
 pytestmark = [pytest.mark.mount, needs_fuse]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may")
@@ -30,30 +29,6 @@ def for_user(number: int, permissions: int) -> bytes:
     return posix_acl.encode((
         Entry(USER_OBJ, 7), Entry(USER, permissions, number), Entry(GROUP_OBJ, 5), Entry(MASK, 7),
         Entry(OTHER, 0)))
-
-
-@pytest.fixture(scope="module", params=BINDINGS)
-def binding(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(scope="module")
-def root(binding: str) -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix="luciole-test-"))
-    place.chmod(0o755)
-    try:
-        with mounted(binding, place):
-            yield place
-    finally:
-        place.rmdir()
-
-
-@pytest.fixture
-def place(root: Path, request: pytest.FixtureRequest) -> Path:
-    made = root / re.sub(r"\W", "_", str(request.node.name))
-    made.mkdir()
-    return made
 
 
 @pytest.fixture
