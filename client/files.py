@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from luciole.client.core.layout import check_size, file_bytes_max
+from luciole.client.growth import Growth
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
 from luciole.client.remote.meta import MetaClient
@@ -93,11 +94,10 @@ class OpenFile:
         self._check_io = check_io
         self._pages_version = -1  # the data version that the kernel's pages are of, if known
         self._shown_end = 0  # the length that the kernel was shown at a lock
-        self._uncertain = False  # a write failed, and may yet take effect
         self._overtaken_end = 0  # written here under an earlier truncate version
         self._unflushed: dict[int, int] = {}  # chain -> its losses when first written since fsync
         self._mtime_ns = 0
-        self._grown: int | None = 0  # bytes of blocks since the last report; None: not known
+        self._growth = Growth()
         self._appended = bytearray()  # has no place yet
         self._appender: Handle | None = None  # who wrote that
         self._buffer = WriteBuffer(
@@ -128,7 +128,7 @@ class OpenFile:
                     # Another client cut the file, before or after what was written here.
                     self._overtaken_end = max(self._overtaken_end, self._written_end)
                 self._written_end = 0
-                self._grown = None
+                self._growth.forget()
             self.inode = inode
 
     def overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
@@ -142,7 +142,7 @@ class OpenFile:
             merged.CopyFrom(inode)
             merged.length = self.length
             if merged.HasField("allocated"):
-                merged.allocated = max(0, merged.allocated + (self._grown or 0))
+                merged.allocated = max(0, merged.allocated + self._growth.shown)
             merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
             return merged
 
@@ -176,14 +176,12 @@ class OpenFile:
     def _note_changed(self, changed: Changed) -> None:
         self._note_unflushed(changed.losses)
         with self._known:
-            self._grown = None if self._grown is None or changed.allocated_change is None \
-                else self._grown + changed.allocated_change
+            self._growth.add(changed.allocated_change)
 
     def _lose_count(self) -> None:
         """An update failed and may have been done in part: the chunks are counted next time."""
         with self._known:
-            self._grown = None
-            self._uncertain = True
+            self._growth.doubt()
 
     def _note_unflushed(self, marks: dict[int, int]) -> None:
         with self._known:
@@ -530,9 +528,9 @@ class OpenFile:
             reported_under = self.inode.truncate_version
             self.refresh(inode)
             self._reported = False
-            if self.inode.truncate_version == reported_under:
-                self._grown = 0
-                self._uncertain = False
+            counted = self.inode.truncate_version == reported_under
+            self._growth.end_report(counted=counted)
+            if counted:
                 self._reported = not self._overtaken_end
             return self._reported
 
@@ -540,11 +538,13 @@ class OpenFile:
         hint = meta_pb2.LengthHint(
             length=self._written_end, truncate_version=self.inode.truncate_version,
             mtime_ns=0 if self._reported else self._mtime_ns)
-        if self._grown is not None:
-            hint.allocated_change = self._grown
-        elif not self._uncertain:
+        with self._known:
+            gain = self._growth.begin_report()
+        if gain.change is not None:
+            hint.allocated_change = gain.change
+        elif not gain.uncertain:
             hint.allocated = await self._chunks.allocated(self.inode)
-        hint.uncertain = self._uncertain  # then the collector counts, when nothing can come
+        hint.uncertain = gain.uncertain  # then the collector counts, when nothing can come
         return hint
 
     async def _end_session(self, handle: Handle) -> None:
@@ -560,7 +560,7 @@ class OpenFile:
             try:
                 await self._drain()
             finally:
-                if not self._reported or (handle.session_open and self._grown != 0):
+                if not self._reported or (handle.session_open and not self._growth.settled):
                     await self._end_session(handle)
             return handle.session_open
 
@@ -580,8 +580,7 @@ class OpenFile:
             reply = await self._meta.change(services.META_TRUNCATE, request)
             with self._known:
                 self._written_end = self._overtaken_end = self._allowed_end = 0
-                self._grown = 0
-                self._uncertain = False
+                self._growth.restart()
                 self._reported = True
                 self.inode = reply.inode
             return reply.inode

@@ -280,20 +280,22 @@ class SyncDoneRequest(_message.Message):
     def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class AppliedRecord(_message.Message):
-    __slots__ = ("client_id", "channel", "sequence", "chunk_id", "version", "length")
+    __slots__ = ("client_id", "channel", "sequence", "chunk_id", "version", "length", "length_before")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_BEFORE_FIELD_NUMBER: _ClassVar[int]
     client_id: bytes
     channel: int
     sequence: int
     chunk_id: bytes
     version: int
     length: int
-    def __init__(self, client_id: _Optional[bytes] = ..., channel: _Optional[int] = ..., sequence: _Optional[int] = ..., chunk_id: _Optional[bytes] = ..., version: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+    length_before: int
+    def __init__(self, client_id: _Optional[bytes] = ..., channel: _Optional[int] = ..., sequence: _Optional[int] = ..., chunk_id: _Optional[bytes] = ..., version: _Optional[int] = ..., length: _Optional[int] = ..., length_before: _Optional[int] = ...) -> None: ...
 
 class SyncAppliedRequest(_message.Message):
     __slots__ = ("chain", "incarnation", "records")

@@ -85,7 +85,7 @@ class Written(NamedTuple):
     """What an update has made of a chunk."""
 
     version: Version
-    length_before: int | None  # None: not known, since an earlier attempt has done it
+    length_before: int
 
 
 class ChainReplica:
@@ -109,16 +109,15 @@ class ChainReplica:
         async with self._runtime.lock(self.lock_key(target, io.chunk_id)):
             known = await self._outcome(target, tag)
             if known is not None:
-                return Written(known, None)
+                return known
             self.check_chain(target, io.chain)
             state = await target.engine.state(io.chunk_id)
-            # Of before anything is settled: whoever left that pending may never hear of it.
-            before = state.committed.length if state and state.committed else 0
             if state is not None and state.pending is not None:
                 state = await self.settle(target, state, io.chain, call)
                 known = await self._outcome(target, tag)
                 if known is not None:
-                    return Written(known, None)
+                    return known
+            before = state.committed.length if state and state.committed else 0
             if state is None and io.kind in {storage_pb2.REMOVE, storage_pb2.PUNCH}:
                 await self._note_done(target, io, tag)
                 return Written(Version(0, 0, removed=True), before)
@@ -135,7 +134,7 @@ class ChainReplica:
     async def _note_done(target: Target, io: storage_pb2.WriteIO, tag: Tag | None) -> None:
         if tag is not None:
             await target.engine.adopt_applied([(
-                (tag.client_id, tag.channel), Applied(tag.sequence, bytes(io.chunk_id), 0, 0))])
+                (tag.client_id, tag.channel), Applied(tag.sequence, bytes(io.chunk_id), 0, 0, 0))])
 
     @staticmethod
     def _next(target: Target, base: int, chain: storage_pb2.VersionedChain) -> int:
@@ -167,7 +166,7 @@ class ChainReplica:
             await self._apply(target, staged, call)
             return True
 
-    async def _outcome(self, target: Target, tag: Tag | None) -> Version | None:
+    async def _outcome(self, target: Target, tag: Tag | None) -> Written | None:
         """The result of an update that was committed before. Raises FsError STALE_UPDATE."""
         if tag is None:
             return None
@@ -177,7 +176,7 @@ class ChainReplica:
         if applied.sequence > tag.sequence:
             raise FsError(Kind.STALE_UPDATE, f"channel {tag.channel} is at {applied.sequence}, "
                           f"the request at {tag.sequence}")
-        return Version(applied.version, applied.length)
+        return Written(Version(applied.version, applied.length), applied.length_before)
 
     async def accept(
         self, target: Target, request: storage_pb2.ForwardRequest, data: memoryview, call: Call

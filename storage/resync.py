@@ -166,7 +166,8 @@ class Resync:
             for (client_id, channel), applied in known:
                 request.records.add(
                     client_id=client_id, channel=channel, sequence=applied.sequence,
-                    chunk_id=applied.chunk_id, version=applied.version, length=applied.length)
+                    chunk_id=applied.chunk_id, version=applied.version, length=applied.length,
+                    length_before=applied.length_before)
                 after = client_id, channel
             await stub.sync_applied(request, timeout=CALL_TIMEOUT_S)
 

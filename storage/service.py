@@ -341,7 +341,8 @@ class StorageService:
         target, _ = await self._syncing(request.chain, request.incarnation)
         await target.engine.adopt_applied([
             ((record.client_id, record.channel),
-             Applied(record.sequence, record.chunk_id, record.version, record.length))
+             Applied(record.sequence, record.chunk_id, record.version, record.length,
+                     record.length_before))
             for record in request.records])
         return common_pb2.Empty()
 

@@ -95,13 +95,12 @@ class ChunkMap:
                     offset=first, length=stop - first),
                 chain_of(inode.layout, table, index)))
         losses: dict[int, int] = {}
-        change: int | None = 0
+        change = 0
         for start in range(0, len(pieces), UPDATES_MAX):
             done = await self._chunks.update(pieces[start : start + UPDATES_MAX])
             for chain_id, count in done.losses.items():
                 losses[chain_id] = min(count, losses.get(chain_id, count))
-            change = None if change is None or done.allocated_change is None \
-                else change + done.allocated_change
+            change += done.allocated_change
         return Changed(losses, change)
 
     @staticmethod

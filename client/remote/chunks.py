@@ -52,7 +52,7 @@ class PieceIO:
     error: FsError | None = None
     done: bool = False
     length: int = 0  # of the chunk, after a write
-    length_before: int | None = None  # of the chunk; None: not known
+    length_before: int = 0
     losses: int = 0  # of the chain, as of the last attempt
 
 
@@ -60,7 +60,7 @@ class Changed(NamedTuple):
     """What an update of some chunks has done."""
 
     losses: dict[int, int]  # chain written -> how many losses (mgmtd.proto) it had had by then
-    allocated_change: int | None  # bytes of blocks; None: not known, since it was tried again
+    allocated_change: int  # bytes of blocks
 
 
 class Channels:
@@ -180,8 +180,7 @@ class ChunkClient:
         for piece, result in zip(batch, reply.results, strict=True):
             _settle(piece, result.error if result.HasField("error") else None)
             piece.length = result.length
-            if result.HasField("length_before"):
-                piece.length_before = result.length_before
+            piece.length_before = result.length_before
 
     # Reading.
 
@@ -470,13 +469,10 @@ class ChunkClient:
 
 def _changed(pieces: list[PieceIO]) -> Changed:
     losses: dict[int, int] = {}
-    change: int | None = 0
+    change = 0
     for piece in pieces:
         losses[piece.chain_id] = min(piece.losses, losses.get(piece.chain_id, piece.losses))
-        if change is None or piece.length_before is None:
-            change = None
-        else:
-            change += allocated_bytes(piece.length) - allocated_bytes(piece.length_before)
+        change += allocated_bytes(piece.length) - allocated_bytes(piece.length_before)
     return Changed(losses, change)
 
 

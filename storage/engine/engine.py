@@ -409,8 +409,8 @@ class BlockEngine:
             batch.delete(chunk_key(chunk_id))
         freed = old.blocks() - new.blocks()
         with self._records_lock:
-            if applied is not None and applied.tag is not None:
-                self._keep_applied(batch, chunk_id, applied, applied.tag)
+            if applied is not None:
+                self._keep_applied(batch, chunk_id, applied, old.committed)
             if applied is not None and applied.removed and applied.number > self._removed_up_to:
                 self._removed_up_to = applied.number
                 batch.put(FLOOR_KEY, encode_floor(applied.number))
@@ -419,12 +419,14 @@ class BlockEngine:
             self._chunks += exists - (old_value is not None)
 
     def _keep_applied(
-        self, batch: Batch, chunk_id: bytes, version: StoredVersion, tag: tuple[bytes, int, int]
+        self, batch: Batch, chunk_id: bytes, version: StoredVersion, before: StoredVersion | None
     ) -> None:
         """Notes the channel's update, unless a later one is known: resync brings old ones."""
-        client_id, channel, sequence = tag
-        self._note_applied(batch, applied_key(client_id, channel), Applied(
-            sequence, chunk_id, version.number, version.length))
+        if version.tag is not None:
+            client_id, channel, sequence = version.tag
+            self._note_applied(batch, applied_key(client_id, channel), Applied(
+                sequence, chunk_id, version.number, version.length,
+                before.length if before else 0))
 
     def _note_applied(self, batch: Batch, key: bytes, applied: Applied) -> None:
         known = self._store.get(key)

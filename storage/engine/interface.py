@@ -66,7 +66,8 @@ class Applied(msgspec.Struct, frozen=True):
     sequence: int
     chunk_id: bytes
     version: int
-    length: int
+    length: int  # of the chunk after it
+    length_before: int
 
 
 ChannelKey = tuple[bytes, int]  # client id, channel

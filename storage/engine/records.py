@@ -20,7 +20,7 @@ Values: one byte 0x01, the version of the encoding, then MessagePack:
       patches     [[index, number], ...] by index: the 64 KiB of the content that begin at
                   index * 64 KiB lie in block `number` of class 0, and what `block` has at their
                   place is not of this version
-    dedup record  [sequence, chunk_id (bin), version, length]
+    dedup record  [sequence, chunk_id (bin), version, length, length_before]
     marker        [format, cluster_id (str), target_id, content_id]
     session       [boot_id (str), safe, doubtful]; safe: what was acknowledged survives a power loss
                   (closed well, or open with durability "power")
@@ -137,6 +137,7 @@ class _StoredApplied(msgspec.Struct, frozen=True, array_like=True):
     chunk_id: bytes
     version: int
     length: int
+    length_before: int = 0
 
 
 NO_RECORD = Record()
@@ -182,14 +183,17 @@ def decode_record(value: bytes) -> Record:
 
 def encode_applied(applied: Applied) -> bytes:
     """Value of a dedup record."""
-    stored = _StoredApplied(applied.sequence, applied.chunk_id, applied.version, applied.length)
+    stored = _StoredApplied(
+        applied.sequence, applied.chunk_id, applied.version, applied.length,
+        applied.length_before)
     return _ENCODING + _encoder.encode(stored)
 
 
 def decode_applied(value: bytes) -> Applied:
     """The dedup record of a value."""
     stored = _decode(_applied, value)
-    return Applied(stored.sequence, stored.chunk_id, stored.version, stored.length)
+    return Applied(
+        stored.sequence, stored.chunk_id, stored.version, stored.length, stored.length_before)
 
 
 def encode_floor(number: int) -> bytes:
