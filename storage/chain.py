@@ -33,6 +33,7 @@ from luciole.storage.core.replica import (
     Judgement,
     carries_all,
     fate_of,
+    holds_version,
     judge,
     next_version,
 )
@@ -238,6 +239,30 @@ class ChainReplica:
         elif fate is Fate.VOID:
             await target.engine.abandon(state.chunk_id)
         return await target.engine.state(state.chunk_id)
+
+    async def check_before(
+        self, target: Target, chain: mgmtd_pb2.Chain, state: ChunkState
+    ) -> None:
+        """Raises FsError BUSY unless all replicas before this one have its pending version.
+
+        For a tail, of what came under an earlier chain version: members have changed places since,
+        and one that is now before it may lack what it holds itself. The head is known to have it,
+        and will send it down the chain.
+        """
+        assert state.pending is not None
+        number = state.pending.number
+        if number >> EPOCH_SHIFT >= chain.version:
+            return  # it came through all of them
+        serving = serving_targets(chain)
+        for member in serving[1 : serving.index(target.target_id)]:
+            stub = self._peers.storage(self._routing.current().node_of(member))
+            reply = await stub.list_chunks(
+                storage_pb2.ListChunksRequest(
+                    target_id=member, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
+                timeout=HEAD_TIMEOUT_S)
+            if not any(holds_version(state_of(chunk), number) for chunk in reply.chunks):
+                raise FsError(Kind.BUSY, f"target {member} does not have version {number} yet",
+                              f"chunk {state.chunk_id.hex()}")
 
     async def settle(
         self, target: Target, state: ChunkState, chain: storage_pb2.VersionedChain, call: Call

@@ -232,6 +232,7 @@ class Resync:
             if state is not None and state.pending is not None:
                 state = await self._replica.judge_pending(target, chain, state)
             if state is not None and state.pending is not None:
+                await self._replica.check_before(target, chain, state)
                 state = await self._replica.settle(target, state, wanted, call)
             staged = await self._whole(target, state, chunk_id, wanted)
             await self._replica.send_whole(stub, staged, call)

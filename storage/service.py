@@ -289,6 +289,7 @@ class StorageService:
                 state = await self.replica.judge_pending(target, chain, state)
             if state is None or state.pending is None:
                 return state
+            await self.replica.check_before(target, chain, state)
             if not syncs:
                 await target.engine.commit(found.chunk_id, state.pending.number)
             elif state.pending.number >> EPOCH_SHIFT < chain.version:

@@ -118,6 +118,13 @@ def fate_of(
     return Fate.DONE if removal and head is None else Fate.VOID
 
 
+def holds_version(state: ChunkState, number: int) -> bool:
+    """Whether a replica has a version, or one that came after it."""
+    committed = state.committed.number if state.committed else 0
+    pending = state.pending.number if state.pending else 0
+    return max(committed, pending) >= number
+
+
 def carries_all(kind: int) -> bool:
     """Whether an update of this kind needs nothing that was there before."""
     return kind in {storage_pb2.REPLACE, storage_pb2.REMOVE}

@@ -27,6 +27,7 @@ from luciole.storage.engine.interface import ChunkState, ReadOutcome, Update, Ve
 from luciole.storage.engine.memory import MemoryEngine
 from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
+from luciole.storage.settling import Settling
 from luciole.storage.targets import Target, Targets
 from luciole.tests.sim.network import Network
 from luciole.tests.sim.schedule import run_seeded
@@ -90,6 +91,8 @@ class SimNode:
             cluster.runtime, self.targets, self.routing, connections, self.fence)
         self.resync = Resync(
             cluster.runtime, self.targets, self.routing, connections, self.service.replica)
+        self.settling = Settling(
+            cluster.runtime, self.targets, self.routing, self.service.replica)
         cluster.network.serve(self.number, [(services.STORAGE, self.service)])
 
     @property

@@ -7,8 +7,4 @@ each says in words what happens.
 OPEN: dict[int, str] = {}
 
 # Of the cores (`--core`).
-CORE_OPEN: dict[int, str] = {
-    75: "a serving target lacks what was acknowledged: it has the content before in both versions; "
-        "seen since clients repeat for longer and the model of resync settles first; not traced, "
-        "so it may be a fault of the model",
-}
+CORE_OPEN: dict[int, str] = {}

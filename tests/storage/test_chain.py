@@ -463,20 +463,43 @@ def test_readers_at_the_tail_do_not_wait_for_a_silent_syncing_replica() -> None:
     run(scenario)
 
 
+async def stage_on(cluster: SimCluster, *nodes: int) -> None:
+    """A writer's update that got so far, and whose head was never answered."""
+    data = b"new"
+    update = Update(storage_pb2.WRITE, 0, 3, CHUNK, tuple(block_checksums(0, memoryview(data))))
+    for node in nodes:
+        state = await cluster.nodes[node].engine.state(chunk())
+        assert state is not None
+        assert state.committed is not None
+        await cluster.nodes[node].engine.stage(
+            chunk(), state.committed.number + 1, update, memoryview(data))
+
+
 def test_a_tail_commits_what_it_staged_before_it_became_the_tail() -> None:
     async def scenario(cluster: SimCluster) -> None:
         await write(cluster, 1, b"old")
-        data = b"new"
-        update = Update(storage_pb2.WRITE, 0, 3, CHUNK, tuple(block_checksums(0, memoryview(data))))
-        for node in (1, 2):
-            state = await cluster.nodes[node].engine.state(chunk())
-            assert state is not None
-            assert state.committed is not None
-            await cluster.nodes[node].engine.stage(
-                chunk(), state.committed.number + 1, update, memoryview(data))
+        await stage_on(cluster, 1, 2)
         cluster.set_chain((1, SERVING), (2, SERVING), (3, OFFLINE))
         assert await read(cluster, 1, 3) == b"new"
         assert await read(cluster, 2, 3) == b"new"
+
+    run(scenario)
+
+
+def test_a_tail_commits_nothing_that_one_who_came_before_it_lacks() -> None:
+    """Found among the cores (seed 75): the tail showed what the middle did not have."""
+    async def scenario(cluster: SimCluster) -> None:
+        await write(cluster, 1, b"old")
+        await stage_on(cluster, 1, 2)
+        cluster.set_chain((1, SERVING), (3, SERVING), (2, SERVING))
+        for node in (1, 2):
+            with pytest.raises(FsError) as caught:
+                await read(cluster, node, 3)
+            assert caught.value.kind == Kind.BUSY
+        assert await read(cluster, 3, 3) == b"old"
+        await cluster.nodes[1].settling.run_once()
+        for node in (1, 2, 3):
+            assert await read(cluster, node, 3) == b"new"
 
     run(scenario)
 

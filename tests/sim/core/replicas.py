@@ -19,6 +19,7 @@ from luciole.storage.core.replica import (
     Links,
     carries_all,
     fate_of,
+    holds_version,
     judge,
     needs_tail,
     next_version,
@@ -338,6 +339,9 @@ class ReplicaMachine(Machine):
                 return None
             if fate_of(pending.number, known[0], chain.version) is Fate.VOID:
                 return disk.committed
+            complete = yield from self._all_before_have(chunk, chain, pending.number)
+            if not complete or not self._current(chain.version):
+                return None
         if successor(chain, self.number) is None:
             self._commit(chunk, pending.number)
         else:
@@ -345,6 +349,15 @@ class ReplicaMachine(Machine):
             if not settled:
                 return None
         return disk.committed
+
+    def _all_before_have(self, chunk: int, chain: mgmtd_pb2.Chain, number: int) -> Waits:
+        """Members have changed places: one before the tail may lack what it holds."""
+        serving = serving_targets(chain)
+        for member in serving[1 : serving.index(self.number)]:
+            known = yield Call(member, "pending", (chunk, chain.version), CALL_S)
+            if known is None or known[0] is None or not holds_version(known[0], number):
+                return False
+        return True
 
     def _pending(self, body: tuple[int, int]) -> Waits:
         """What it has of a chunk, as the head of that chain: another may still be sent updates."""
@@ -409,8 +422,8 @@ class ReplicaMachine(Machine):
         if not self._current(chain_version):
             return False
         if disk.state is not None and disk.state.pending is not None:
-            settled = yield from self._settle(chunk)
-            if not settled:
+            settled = yield from self._settle_as_tail(chunk, self.chain)
+            if settled is None:
                 return False
         if disk.state is None or disk.state.committed is None:
             return True
