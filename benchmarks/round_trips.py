@@ -56,13 +56,14 @@ class CountingCaller(BlockingCaller):
         self, method: Method[RequestT, ReplyT], request: RequestT, *,
         timeout: float | None = None, payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`."""
         if method.service in {"Meta", "Storage"} and method.name not in LOOPS:
             with GUARD:
                 SENT[f"{method.service}.{method.name}"] += 1
         return await super().call(
-            method, request, timeout=timeout, payload=payload, sink=sink)
+            method, request, timeout=timeout, payload=payload, sink=sink, into=into)
 
 
 def serve(cluster: Path, place: Path) -> None:

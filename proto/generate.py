@@ -44,6 +44,19 @@ class Call(Protocol):
     def payload(self) -> memoryview:
         """Bulk bytes that came with the request; valid until the handler returns."""
 
+    @property
+    def in_place(self) -> bool:
+        """Whether rooms that were given are the caller's memory, which he may change meanwhile."""
+
+    def room(self, index: int, size: int) -> memoryview:
+        """Where part `index` of the reply's payload, of at most `size` bytes, is best put.
+
+        It is the caller's own memory if the transport reaches it, else a buffer of the
+        connection. Valid until the reply has left. Who takes a room takes one for every part,
+        fills a prefix of each, verifies it there, and hands exactly those to `reply_payload`, in
+        order. Raises FsError if the caller has less room.
+        """
+
     def reply_payload(self, buffers: Sequence[Buffer]) -> None:
         """Sends these buffers, end to end, behind the reply."""
 
@@ -59,11 +72,21 @@ class Caller(Protocol):
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """Sends `request` and `payload`, returns the reply.
 
-        `timeout` is in seconds (None: the caller's default). Bulk bytes of the reply go into the
-        buffers that `sink(reply)` returns. Raises FsError.
+        Args:
+            timeout: in seconds; None: the caller's default.
+            payload: bulk bytes of the request; may be used again when the call has ended.
+            sink: bulk bytes of the reply go into the buffers that `sink(reply)` returns. It is
+                not called if they lie in `into` already, where the server has verified them.
+            into: the whole room for each part of the reply's bulk bytes, in order. A transport
+                may let the server put them there, a prefix of each; the reply says how much.
+                Nobody else uses this memory during the call. What it holds after an error is
+                undefined.
+
+        Raises FsError.
         """
 
 
@@ -129,10 +152,11 @@ def _render_service(
             f"    async def {snake}(\n        self,\n        request: {req},\n        *,\n"
             f"        timeout: float | None = None,\n        payload: Sequence[Buffer] = (),\n"
             f"        sink: Callable[[{rep}], Sequence[memoryview]] | None = None,\n"
+            f"        into: Sequence[memoryview] = (),\n"
             f"    ) -> {rep}:\n"
             f'        """Calls {service}.{rpc}."""\n'
             f"        return await self.caller.call(\n            {constant}, request,\n"
-            f"            timeout=timeout, payload=payload, sink=sink,\n        )\n")
+            f"            timeout=timeout, payload=payload, sink=sink, into=into,\n        )\n")
     listed = "".join(f"    {name},\n" for name in names)
     return (
         "\n\n" + "".join(constants)

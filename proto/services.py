@@ -30,6 +30,19 @@ class Call(Protocol):
     def payload(self) -> memoryview:
         """Bulk bytes that came with the request; valid until the handler returns."""
 
+    @property
+    def in_place(self) -> bool:
+        """Whether rooms that were given are the caller's memory, which he may change meanwhile."""
+
+    def room(self, index: int, size: int) -> memoryview:
+        """Where part `index` of the reply's payload, of at most `size` bytes, is best put.
+
+        It is the caller's own memory if the transport reaches it, else a buffer of the
+        connection. Valid until the reply has left. Who takes a room takes one for every part,
+        fills a prefix of each, verifies it there, and hands exactly those to `reply_payload`, in
+        order. Raises FsError if the caller has less room.
+        """
+
     def reply_payload(self, buffers: Sequence[Buffer]) -> None:
         """Sends these buffers, end to end, behind the reply."""
 
@@ -45,11 +58,21 @@ class Caller(Protocol):
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """Sends `request` and `payload`, returns the reply.
 
-        `timeout` is in seconds (None: the caller's default). Bulk bytes of the reply go into the
-        buffers that `sink(reply)` returns. Raises FsError.
+        Args:
+            timeout: in seconds; None: the caller's default.
+            payload: bulk bytes of the request; may be used again when the call has ended.
+            sink: bulk bytes of the reply go into the buffers that `sink(reply)` returns. It is
+                not called if they lie in `into` already, where the server has verified them.
+            into: the whole room for each part of the reply's bulk bytes, in order. A transport
+                may let the server put them there, a prefix of each; the reply says how much.
+                Nobody else uses this memory during the call. What it holds after an error is
+                undefined.
+
+        Raises FsError.
         """
 
 
@@ -177,11 +200,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.RegisterNodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.RegisterNodeReply:
         """Calls Mgmtd.RegisterNode."""
         return await self.caller.call(
             MGMTD_REGISTER_NODE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def heartbeat(
@@ -191,11 +215,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.HeartbeatReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.HeartbeatReply:
         """Calls Mgmtd.Heartbeat."""
         return await self.caller.call(
             MGMTD_HEARTBEAT, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def get_routing(
@@ -205,11 +230,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.GetRoutingReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.GetRoutingReply:
         """Calls Mgmtd.GetRouting."""
         return await self.caller.call(
             MGMTD_GET_ROUTING, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def create_chains(
@@ -219,11 +245,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.CreateChainsReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.CreateChainsReply:
         """Calls Mgmtd.CreateChains."""
         return await self.caller.call(
             MGMTD_CREATE_CHAINS, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def get_config(
@@ -233,11 +260,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.GetConfigReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.GetConfigReply:
         """Calls Mgmtd.GetConfig."""
         return await self.caller.call(
             MGMTD_GET_CONFIG, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def set_config(
@@ -247,11 +275,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.SetConfigReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.SetConfigReply:
         """Calls Mgmtd.SetConfig."""
         return await self.caller.call(
             MGMTD_SET_CONFIG, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def extend_client_session(
@@ -261,11 +290,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.ExtendClientSessionReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.ExtendClientSessionReply:
         """Calls Mgmtd.ExtendClientSession."""
         return await self.caller.call(
             MGMTD_EXTEND_CLIENT_SESSION, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def end_client_session(
@@ -275,11 +305,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> common_pb2.Empty:
         """Calls Mgmtd.EndClientSession."""
         return await self.caller.call(
             MGMTD_END_CLIENT_SESSION, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def list_client_sessions(
@@ -289,11 +320,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.ListClientSessionsReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.ListClientSessionsReply:
         """Calls Mgmtd.ListClientSessions."""
         return await self.caller.call(
             MGMTD_LIST_CLIENT_SESSIONS, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def status(
@@ -303,11 +335,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.StatusReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.StatusReply:
         """Calls Mgmtd.Status."""
         return await self.caller.call(
             MGMTD_STATUS, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def administer_node(
@@ -317,11 +350,12 @@ class MgmtdStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[mgmtd_pb2.AdministerNodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> mgmtd_pb2.AdministerNodeReply:
         """Calls Mgmtd.AdministerNode."""
         return await self.caller.call(
             MGMTD_ADMINISTER_NODE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
 
@@ -769,11 +803,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Lookup."""
         return await self.caller.call(
             META_LOOKUP, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def stat(
@@ -783,11 +818,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Stat."""
         return await self.caller.call(
             META_STAT, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def batch_stat(
@@ -797,11 +833,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.BatchStatReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.BatchStatReply:
         """Calls Meta.BatchStat."""
         return await self.caller.call(
             META_BATCH_STAT, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def set_attr(
@@ -811,11 +848,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.SetAttr."""
         return await self.caller.call(
             META_SET_ATTR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def create(
@@ -825,11 +863,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.CreateReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.CreateReply:
         """Calls Meta.Create."""
         return await self.caller.call(
             META_CREATE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def open(
@@ -839,11 +878,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Open."""
         return await self.caller.call(
             META_OPEN, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def close(
@@ -853,11 +893,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Close."""
         return await self.caller.call(
             META_CLOSE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def fsync(
@@ -867,11 +908,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Fsync."""
         return await self.caller.call(
             META_FSYNC, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def truncate(
@@ -881,11 +923,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Truncate."""
         return await self.caller.call(
             META_TRUNCATE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def read_dir(
@@ -895,11 +938,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ReadDirReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ReadDirReply:
         """Calls Meta.ReadDir."""
         return await self.caller.call(
             META_READ_DIR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def make_dir(
@@ -909,11 +953,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.MakeDir."""
         return await self.caller.call(
             META_MAKE_DIR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def remove_dir(
@@ -923,11 +968,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.RemoveReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.RemoveReply:
         """Calls Meta.RemoveDir."""
         return await self.caller.call(
             META_REMOVE_DIR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def unlink(
@@ -937,11 +983,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.RemoveReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.RemoveReply:
         """Calls Meta.Unlink."""
         return await self.caller.call(
             META_UNLINK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def symlink(
@@ -951,11 +998,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Symlink."""
         return await self.caller.call(
             META_SYMLINK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def read_link(
@@ -965,11 +1013,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.ReadLink."""
         return await self.caller.call(
             META_READ_LINK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def link(
@@ -979,11 +1028,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Link."""
         return await self.caller.call(
             META_LINK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def rename(
@@ -993,11 +1043,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.RenameReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.RenameReply:
         """Calls Meta.Rename."""
         return await self.caller.call(
             META_RENAME, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def stat_fs(
@@ -1007,11 +1058,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.StatFsReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.StatFsReply:
         """Calls Meta.StatFs."""
         return await self.caller.call(
             META_STAT_FS, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def hold(
@@ -1021,11 +1073,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.HoldReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.HoldReply:
         """Calls Meta.Hold."""
         return await self.caller.call(
             META_HOLD, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def release(
@@ -1035,11 +1088,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> common_pb2.Empty:
         """Calls Meta.Release."""
         return await self.caller.call(
             META_RELEASE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def scan_inodes(
@@ -1049,11 +1103,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ScanReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ScanReply:
         """Calls Meta.ScanInodes."""
         return await self.caller.call(
             META_SCAN_INODES, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def scan_dentries(
@@ -1063,11 +1118,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ScanReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ScanReply:
         """Calls Meta.ScanDentries."""
         return await self.caller.call(
             META_SCAN_DENTRIES, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def scan_sessions(
@@ -1077,11 +1133,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ScanReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ScanReply:
         """Calls Meta.ScanSessions."""
         return await self.caller.call(
             META_SCAN_SESSIONS, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def scan_garbage(
@@ -1091,11 +1148,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ScanReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ScanReply:
         """Calls Meta.ScanGarbage."""
         return await self.caller.call(
             META_SCAN_GARBAGE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def remove_tree(
@@ -1105,11 +1163,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.RemoveReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.RemoveReply:
         """Calls Meta.RemoveTree."""
         return await self.caller.call(
             META_REMOVE_TREE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def set_quota(
@@ -1119,11 +1178,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.QuotaReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.QuotaReply:
         """Calls Meta.SetQuota."""
         return await self.caller.call(
             META_SET_QUOTA, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def remove_quota(
@@ -1133,11 +1193,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.QuotaReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.QuotaReply:
         """Calls Meta.RemoveQuota."""
         return await self.caller.call(
             META_REMOVE_QUOTA, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def get_quota(
@@ -1147,11 +1208,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.QuotaReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.QuotaReply:
         """Calls Meta.GetQuota."""
         return await self.caller.call(
             META_GET_QUOTA, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def scan_quotas(
@@ -1161,11 +1223,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ScanReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ScanReply:
         """Calls Meta.ScanQuotas."""
         return await self.caller.call(
             META_SCAN_QUOTAS, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def set_trash(
@@ -1175,11 +1238,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.TrashReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.TrashReply:
         """Calls Meta.SetTrash."""
         return await self.caller.call(
             META_SET_TRASH, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def get_trash(
@@ -1189,11 +1253,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.TrashReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.TrashReply:
         """Calls Meta.GetTrash."""
         return await self.caller.call(
             META_GET_TRASH, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def list_trash(
@@ -1203,11 +1268,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ListTrashReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ListTrashReply:
         """Calls Meta.ListTrash."""
         return await self.caller.call(
             META_LIST_TRASH, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def restore(
@@ -1217,11 +1283,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.Restore."""
         return await self.caller.call(
             META_RESTORE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def empty_trash(
@@ -1231,11 +1298,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.EmptyTrashReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.EmptyTrashReply:
         """Calls Meta.EmptyTrash."""
         return await self.caller.call(
             META_EMPTY_TRASH, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def watch(
@@ -1245,11 +1313,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.WatchReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.WatchReply:
         """Calls Meta.Watch."""
         return await self.caller.call(
             META_WATCH, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def make_node(
@@ -1259,11 +1328,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.MakeNode."""
         return await self.caller.call(
             META_MAKE_NODE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def create_unnamed(
@@ -1273,11 +1343,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.CreateReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.CreateReply:
         """Calls Meta.CreateUnnamed."""
         return await self.caller.call(
             META_CREATE_UNNAMED, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def set_xattr(
@@ -1287,11 +1358,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.SetXattr."""
         return await self.caller.call(
             META_SET_XATTR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def remove_xattr(
@@ -1301,11 +1373,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.InodeReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.InodeReply:
         """Calls Meta.RemoveXattr."""
         return await self.caller.call(
             META_REMOVE_XATTR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def get_xattr(
@@ -1315,11 +1388,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.GetXattrReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.GetXattrReply:
         """Calls Meta.GetXattr."""
         return await self.caller.call(
             META_GET_XATTR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def list_xattr(
@@ -1329,11 +1403,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.ListXattrReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.ListXattrReply:
         """Calls Meta.ListXattr."""
         return await self.caller.call(
             META_LIST_XATTR, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def lock(
@@ -1343,11 +1418,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.LockReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.LockReply:
         """Calls Meta.Lock."""
         return await self.caller.call(
             META_LOCK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def unlock(
@@ -1357,11 +1433,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> common_pb2.Empty:
         """Calls Meta.Unlock."""
         return await self.caller.call(
             META_UNLOCK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def test_lock(
@@ -1371,11 +1448,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.LockReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.LockReply:
         """Calls Meta.TestLock."""
         return await self.caller.call(
             META_TEST_LOCK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def await_lock(
@@ -1385,11 +1463,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.AwaitLockReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.AwaitLockReply:
         """Calls Meta.AwaitLock."""
         return await self.caller.call(
             META_AWAIT_LOCK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def cancel_lock(
@@ -1399,11 +1478,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.CancelLockReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.CancelLockReply:
         """Calls Meta.CancelLock."""
         return await self.caller.call(
             META_CANCEL_LOCK, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def append(
@@ -1413,11 +1493,12 @@ class MetaStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[meta_pb2.AppendReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> meta_pb2.AppendReply:
         """Calls Meta.Append."""
         return await self.caller.call(
             META_APPEND, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
 
@@ -1541,11 +1622,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[storage_pb2.WriteReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> storage_pb2.WriteReply:
         """Calls Storage.Write."""
         return await self.caller.call(
             STORAGE_WRITE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def forward(
@@ -1555,11 +1637,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[storage_pb2.ForwardReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> storage_pb2.ForwardReply:
         """Calls Storage.Forward."""
         return await self.caller.call(
             STORAGE_FORWARD, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def read(
@@ -1569,11 +1652,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[storage_pb2.ReadReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> storage_pb2.ReadReply:
         """Calls Storage.Read."""
         return await self.caller.call(
             STORAGE_READ, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def query_version(
@@ -1583,11 +1667,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[storage_pb2.QueryVersionReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> storage_pb2.QueryVersionReply:
         """Calls Storage.QueryVersion."""
         return await self.caller.call(
             STORAGE_QUERY_VERSION, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def remove_ranges(
@@ -1597,11 +1682,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[storage_pb2.RemoveRangesReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> storage_pb2.RemoveRangesReply:
         """Calls Storage.RemoveRanges."""
         return await self.caller.call(
             STORAGE_REMOVE_RANGES, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def sync(
@@ -1611,11 +1697,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> common_pb2.Empty:
         """Calls Storage.Sync."""
         return await self.caller.call(
             STORAGE_SYNC, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def list_chunks(
@@ -1625,11 +1712,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[storage_pb2.ListChunksReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> storage_pb2.ListChunksReply:
         """Calls Storage.ListChunks."""
         return await self.caller.call(
             STORAGE_LIST_CHUNKS, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def sync_done(
@@ -1639,11 +1727,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> common_pb2.Empty:
         """Calls Storage.SyncDone."""
         return await self.caller.call(
             STORAGE_SYNC_DONE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def remove_listed(
@@ -1653,11 +1742,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[storage_pb2.RemoveListedReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> storage_pb2.RemoveListedReply:
         """Calls Storage.RemoveListed."""
         return await self.caller.call(
             STORAGE_REMOVE_LISTED, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def probe(
@@ -1667,11 +1757,12 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> common_pb2.Empty:
         """Calls Storage.Probe."""
         return await self.caller.call(
             STORAGE_PROBE, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
     async def sync_applied(
@@ -1681,9 +1772,10 @@ class StorageStub:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[common_pb2.Empty], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> common_pb2.Empty:
         """Calls Storage.SyncApplied."""
         return await self.caller.call(
             STORAGE_SYNC_APPLIED, request,
-            timeout=timeout, payload=payload, sink=sink,
+            timeout=timeout, payload=payload, sink=sink, into=into,
         )

@@ -216,7 +216,11 @@ class ChunkClient:
             assert isinstance(piece.message, storage_pb2.ReadIO)
             request.ios.append(piece.message)
 
+        sent = False
+
         def sink(reply: storage_pb2.ReadReply) -> list[memoryview]:
+            nonlocal sent
+            sent = True
             if len(reply.results) != len(batch):
                 raise FsError(Kind.CORRUPT_FRAME, "results and requests differ in number")
             return [
@@ -224,17 +228,23 @@ class ChunkClient:
                 for piece, result in zip(batch, reply.results, strict=True) if result.length
             ]
 
-        reply = await self._connections.storage(node).read(request, timeout=timeout, sink=sink)
+        reply = await self._connections.storage(node).read(
+            request, timeout=timeout, sink=sink, into=[piece.view for piece in batch])
+        if len(reply.results) != len(batch):
+            raise FsError(Kind.CORRUPT_FRAME, "results and requests differ in number")
         for piece, result in zip(batch, reply.results, strict=True):
-            self._accept_read(piece, result)
+            self._accept_read(piece, result, verify=sent)
 
     @staticmethod
-    def _accept_read(piece: PieceIO, result: storage_pb2.ReadResult) -> None:
+    def _accept_read(
+        piece: PieceIO, result: storage_pb2.ReadResult, *, verify: bool
+    ) -> None:
+        """Args: verify: the bytes were sent; else the server has verified them in their place."""
         if result.HasField("error") and result.error.kind != Kind.CHUNK_NOT_FOUND:
             _settle(piece, result.error)
             return
         found = piece.view[: result.length]
-        if block_checksums(piece.piece.offset, found) != list(result.checksums):
+        if verify and block_checksums(piece.piece.offset, found) != list(result.checksums):
             _settle(piece, common_pb2.Error(
                 kind=Kind.CHECKSUM_MISMATCH, message="bytes arrived damaged",
                 subject=piece.message.chunk_id.hex()))

@@ -24,6 +24,7 @@ from luciole.proto.services import (
 )
 from luciole.rpc.dispatch import Services
 from luciole.rpc.interface import MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX
+from luciole.rpc.memory import Region
 from luciole.runtime import Runtime, Signal, ThreadRuntime
 
 T = TypeVar("T")
@@ -71,11 +72,26 @@ class StorageHandler:
         return storage_pb2.WriteReply(results=results)
 
     async def read(self, request: storage_pb2.ReadRequest, call: Call) -> storage_pb2.ReadReply:
+        if request.ios and request.ios[0].relaxed:
+            return self._read_into_rooms(request, call)
         pieces = [memoryview(self.stored)[io.offset : io.offset + io.length] for io in request.ios]
         call.reply_payload(pieces)
         return storage_pb2.ReadReply(
             results=[storage_pb2.ReadResult(length=len(piece)) for piece in pieces]
         )
+
+    def _read_into_rooms(
+        self, request: storage_pb2.ReadRequest, call: Call
+    ) -> storage_pb2.ReadReply:
+        reply, parts = storage_pb2.ReadReply(), []
+        for index, io in enumerate(request.ios):
+            room = call.room(index, io.length)
+            found = self.stored[io.offset : io.offset + io.length]
+            room[: len(found)] = found
+            parts.append(room[: len(found)])
+            reply.results.append(storage_pb2.ReadResult(length=len(found)))
+        call.reply_payload(parts)
+        return reply
 
     async def forward(
         self, request: storage_pb2.ForwardRequest, call: Call
@@ -208,6 +224,37 @@ class RpcConformance:
 
         self.binding.run(port, body)
         assert handler.stored == data == arrived
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_parts_of_a_reply_in_the_rooms_for_them(
+        self, port: int, handler: StorageHandler, shared: bool
+    ) -> None:
+        """Whole, short and empty parts, in memory that the transport may reach and in other."""
+        handler.stored = pattern(300_000)
+        sizes = [65536, 4096, 8192, 4096]
+        ios = [storage_pb2.ReadIO(offset=offset, length=size, relaxed=True)
+               for offset, size in zip([0, 77, 295_904, 400_000], sizes, strict=True)]
+        found = [handler.stored[io.offset : io.offset + io.length] for io in ios]
+        whole = sum(sizes)
+        region = Region(whole)
+        memory = region.view if shared else memoryview(bytearray(whole))
+        rooms = [memory[sum(sizes[:index]) :][:size] for index, size in enumerate(sizes)]
+
+        def sink(reply: storage_pb2.ReadReply) -> list[memoryview]:
+            return [room[: result.length]
+                    for room, result in zip(rooms, reply.results, strict=True) if result.length]
+
+        async def body(caller: Caller, runtime: Runtime) -> None:
+            for _ in range(3):
+                memory[:] = bytes(whole)
+                reply = await StorageStub(caller).read(
+                    storage_pb2.ReadRequest(ios=ios), sink=sink, into=rooms)
+                assert [result.length for result in reply.results] == [len(part) for part in found]
+                for room, part in zip(rooms, found, strict=True):
+                    assert bytes(room[: len(part)]) == part
+
+        self.binding.run(port, body)
+        region.close()
 
     def test_sink_of_another_size_and_no_sink_are_errors(
         self, port: int, handler: StorageHandler

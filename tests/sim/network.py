@@ -114,6 +114,7 @@ class Link:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`, with what the rule says."""
         network = self._network

@@ -207,6 +207,7 @@ class Line:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`."""
         seconds = frame.call_seconds(timeout, TIMEOUT_DEFAULT_S, method.path)

@@ -77,6 +77,7 @@ class Link:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`."""
         fixture, name = self._fixture, method.path.rpartition("/")[2]
@@ -88,7 +89,8 @@ class Link:
         caller = InProcessCaller(
             [(services.STORAGE, fixture.replicas[self._number - 1].service)],
             clock=fixture.runtime.clock)
-        return await caller.call(method, request, timeout=timeout, payload=payload, sink=sink)
+        return await caller.call(
+            method, request, timeout=timeout, payload=payload, sink=sink, into=into)
 
 
 class ChainFixture:

@@ -211,6 +211,7 @@ class GrpcCaller:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`. Blocks the thread."""
         seconds = frame.call_seconds(timeout, self._timeout, self._address)

@@ -49,6 +49,7 @@ class InProcessCaller:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`."""
         seconds = frame.call_seconds(timeout, self._timeout, method.path)

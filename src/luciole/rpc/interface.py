@@ -10,7 +10,8 @@ simulator) the simulated network. What every binding keeps:
   arrives as INTERNAL with the request id, its trace in the server's log alone;
 - messages larger than MESSAGE_BYTES_MAX and payloads larger than PAYLOAD_BYTES_MAX are refused
   by both ends before anything is allocated;
-- bulk bytes are received straight into the buffers that the caller's `sink` returns.
+- bulk bytes of a reply arrive in the buffers that the caller's `sink` returns, or, where the server
+  reaches the caller's memory, in the rooms that the caller named (`into`).
 
 `Caller`, `Call` and the typed stubs are in luciole/proto/services.py.
 """
@@ -24,22 +25,82 @@ from luciole.proto.services import Buffer
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 PAYLOAD_BYTES_MAX = 72 * 1024 * 1024
+ARENA_BYTES_MIN = 64 * 1024
+ARENA_BYTES_MAX = 16 * 1024 * 1024
 TIMEOUT_DEFAULT_S = 10.0
 TIMEOUT_MAX_S = 600.0
 
 
-class ServerCall:
-    """The `Call` that bindings hand to handlers."""
+class Arena:
+    """Memory of a connection for the payloads of its replies, used again for the next one."""
 
-    __slots__ = ("deadline", "payload", "request_id", "response")
+    __slots__ = ("_used", "_view")
+
+    def __init__(self) -> None:
+        self._view = memoryview(b"")
+        self._used = 0
+
+    def take(self, size: int) -> memoryview:
+        """Room for `size` bytes, which nobody else has until `reset`."""
+        if self._used + size > len(self._view):
+            # What was taken keeps the smaller memory alive.
+            self._view = memoryview(bytearray(max(size, 2 * len(self._view), ARENA_BYTES_MIN)))
+            self._used = 0
+        start = self._used
+        self._used = start + size
+        return self._view[start : self._used]
+
+    def reset(self, keep: int = ARENA_BYTES_MAX) -> None:
+        """The reply has left. Memory of more than `keep` bytes is given back."""
+        self._used = 0
+        if len(self._view) > keep:
+            self._view = memoryview(b"")
+
+
+class ServerCall:
+    """The `Call` that bindings hand to handlers.
+
+    `in_place` says that a room was the caller's own memory.
+
+    Args:
+        deadline: monotonic second at which the caller stops waiting.
+        payload: bulk bytes of the request.
+        request_id: for logs.
+        rooms: the caller's memory for each part of the reply, where it can be reached.
+        arena: gives rooms where it cannot; None: each is made anew.
+    """
+
+    __slots__ = ("_arena", "_rooms", "deadline", "in_place", "payload", "request_id", "response")
 
     def __init__(
-        self, deadline: float, payload: memoryview | None = None, request_id: int = 0
+        self,
+        deadline: float,
+        payload: memoryview | None = None,
+        request_id: int = 0,
+        *,
+        rooms: Sequence[memoryview] = (),
+        arena: Arena | None = None,
     ) -> None:
         self.deadline = deadline
         self.payload = payload if payload is not None else memoryview(b"")
         self.request_id = request_id
         self.response: Sequence[Buffer] = ()
+        self.in_place = False  # the reply's payload lies in the caller's memory
+        self._rooms = rooms
+        self._arena = arena
+
+    def room(self, index: int, size: int) -> memoryview:
+        """As `Call.room`."""
+        if self._rooms:
+            if index >= len(self._rooms) or size > len(self._rooms[index]):
+                raise FsError(
+                    Kind.INVALID_ARGUMENT, f"the caller has no room for part {index}, {size} bytes"
+                )
+            self.in_place = True
+            return self._rooms[index][:size]
+        if self._arena is not None:
+            return self._arena.take(size)
+        return memoryview(bytearray(size))
 
     def reply_payload(self, buffers: Sequence[Buffer]) -> None:
         """Sends these buffers, end to end, behind the reply. They may be reused once sent."""

@@ -80,6 +80,7 @@ class BlockingCaller:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`. Blocks the thread."""
         peer = self._peer
@@ -167,6 +168,7 @@ class TrioCaller:
         timeout: float | None = None,
         payload: Sequence[Buffer] = (),
         sink: Callable[[ReplyT], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`. Suspends the task."""
         peer = self._peer

@@ -23,7 +23,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
 from luciole.rpc import frame, stream
 from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
-from luciole.rpc.interface import ServerCall
+from luciole.rpc.interface import Arena, ServerCall
 from luciole.rpc.wire import Address, BlockingWire, describe, tune
 from luciole.runtime import drive
 
@@ -175,6 +175,7 @@ class _Connection:
         self._peer = peer
         self._admitted = admitted
         self._inbox = stream.Inbox()
+        self._arena = Arena()
 
     def hang_up(self, how: int) -> None:
         """Makes the thread's next (or present) receive end."""
@@ -235,6 +236,7 @@ class _Connection:
         buffers = self._answer(request, began)
         wire.send(buffers, time.monotonic() + self._server.frame_s)
         self._inbox.shrink()
+        self._arena.reset()
         return True
 
     def _wait_for_request(self, wire: BlockingWire, wanted: list[memoryview]) -> int:
@@ -243,6 +245,7 @@ class _Connection:
                 return wire.receive(wanted, time.monotonic() + 2 * _TICK_S)
             except TimeoutError:
                 self._inbox.shrink(stream.SMALL_BYTES)
+                self._arena.reset(keep=0)
                 wanted[0] = self._inbox.view
 
     def _answer(self, request: stream.Frame, began: float) -> list[Buffer]:
@@ -250,7 +253,8 @@ class _Connection:
         if header.kind != frame.REQUEST:
             raise frame.corrupt(f"expected a request, got a frame of kind {header.kind}")
         deadline = began + header.deadline_ms / 1000
-        call = ServerCall(deadline, request.payload, header.request_id)
+        call = ServerCall(
+            deadline, request.payload, header.request_id, arena=self._arena)
         endpoint: Endpoint | None = None
         try:
             endpoint = self._server.endpoints.find(header.service_id, header.method_id)

@@ -1,0 +1,185 @@
+"""Memory that may be shown to peers: `Region`, and which region a buffer lies in.
+
+Layer: shell. A region is a memfd, mapped. A server on the same host may map it too and use it in
+place. Its seals keep anybody from changing its size: whoever maps a file that shrinks is killed by
+SIGBUS.
+
+Invariants: a region's address and size never change. Its memory lives as long as any view of it,
+also after `close`; closed only means that transports know it no more. The table is guarded by its
+lock; looking something up takes none.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+import fcntl
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
+
+from luciole.errors import FsError, Kind
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+PAGE = mmap.PAGESIZE
+_BYTE = ctypes.c_char
+_MAP_FIXED = 0x10
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
+                       ctypes.c_long]  # fmt: skip
+
+
+class Region:
+    """`size` bytes, zeros at first; `view` is all of them, and numpy and torch take it as it is.
+
+    Args:
+        size: in bytes, at least 1.
+
+    Raises FsError INVALID_ARGUMENT or NO_SPACE.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise FsError(Kind.INVALID_ARGUMENT, f"a buffer has at least one byte, not {size}")
+        whole = -(-size // PAGE) * PAGE
+        self.file = -1
+        try:
+            self.file = os.memfd_create("luciole", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(self.file, whole)
+            fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, SEALS)
+            memory = mmap.mmap(self.file, whole)
+        except OSError as failure:
+            if self.file >= 0:
+                os.close(self.file)
+            raise FsError(
+                Kind.NO_SPACE, f"no shared memory of {size} bytes: {failure.strerror}"
+            ) from failure
+        self.size = whole
+        self.view = memoryview(memory)[:size]
+        self.address = ctypes.addressof(_BYTE.from_buffer(memory))
+        self._lost: list[tuple[int, int]] = []
+        self._guard = threading.Lock()
+        _table.add(self)
+        self._ended = weakref.finalize(self, _table.remove, self.address, self.file)
+
+    def close(self) -> None:
+        """Transports forget it; its memory goes with the last view of it. Idempotent."""
+        self.view = memoryview(b"")
+        self._ended()
+
+    @property
+    def closed(self) -> bool:
+        """Whether transports may not use it any more."""
+        return not self._ended.alive
+
+    def on_close(self, call: Callable[[], None]) -> None:
+        """Has `call` run when the region is closed or collected."""
+        weakref.finalize(self.view.obj, call).atexit = False
+
+    def lend_no_more(self, offset: int, size: int) -> None:
+        """Takes whole pages away from peers: a late one writes where nobody looks.
+
+        The pages at this address are replaced by private ones of this process, of zeros, which
+        are not lent again. Called when a peer that was given them did not answer.
+        """
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+        with self._guard:
+            self._lost.append((offset, offset + size))
+            done = _libc.mmap(self.address + offset, size, protection, flags, -1, 0)
+        if done != self.address + offset:
+            raise MemoryError(f"mmap: {os.strerror(ctypes.get_errno())}")
+
+    def lent_no_more(self, offset: int, size: int) -> bool:
+        """Whether some byte of a range was taken away from peers."""
+        lost = self._lost
+        return bool(lost) and any(a < offset + size and offset < b for a, b in lost)
+
+
+class Place(NamedTuple):
+    """Where a buffer lies."""
+
+    region: Region
+    offset: int
+
+
+class _Table:
+    """The regions of this process by address."""
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()  # a collection may come at any allocation
+        self._sorted: tuple[list[int], list[weakref.ref[Region]]] = ([], [])
+
+    def add(self, region: Region) -> None:
+        with self._guard:
+            addresses, regions = self._sorted
+            at = bisect.bisect(addresses, region.address)
+            self._sorted = (
+                [*addresses[:at], region.address, *addresses[at:]],
+                [*regions[:at], weakref.ref(region), *regions[at:]],
+            )
+
+    def remove(self, address: int, file: int) -> None:
+        with self._guard:
+            addresses, regions = self._sorted
+            at = addresses.index(address)
+            self._sorted = (
+                addresses[:at] + addresses[at + 1 :],
+                regions[:at] + regions[at + 1 :],
+            )
+        os.close(file)
+
+    def find(self, address: int, size: int) -> Place | None:
+        addresses, regions = self._sorted
+        at = bisect.bisect(addresses, address) - 1
+        if at < 0:
+            return None
+        region = regions[at]()
+        offset = address - addresses[at]
+        if region is None or offset + size > region.size or region.lent_no_more(offset, size):
+            return None
+        return Place(region, offset)
+
+
+_table = _Table()
+
+
+class _RawBuffer(ctypes.Structure):
+    """`Py_buffer` of the C API."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t), ("readonly", ctypes.c_int), ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+_get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_RawBuffer), ctypes.c_int]
+_release_buffer = ctypes.pythonapi.PyBuffer_Release
+_release_buffer.argtypes = [ctypes.POINTER(_RawBuffer)]
+_release_buffer.restype = None
+
+
+def address_of(view: memoryview) -> int:
+    """The address of a view's first byte. The view is contiguous and not empty."""
+    if not view.readonly:
+        return ctypes.addressof(_BYTE.from_buffer(view))
+    raw = _RawBuffer()
+    _get_buffer(view, ctypes.byref(raw), 0)
+    try:
+        return raw.buf or 0
+    finally:
+        _release_buffer(ctypes.byref(raw))
+
+
+def place_of(view: memoryview) -> Place | None:
+    """Where a view lies; None: in no region, or not wholly in one."""
+    if not view.nbytes or not view.contiguous:
+        return None
+    return _table.find(address_of(view), view.nbytes)
