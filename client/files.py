@@ -104,6 +104,10 @@ class OpenFile:
             runtime, self._send, chunk_size=inode.layout.chunk_size, limit=write_limit,
             spawn=spawn)
 
+    def _check(self) -> None:
+        """Raises FsError LOCKS_LOST: also what is tried again must come under the locks."""
+        self._check_io(self.inode.inode_id)
+
     @property
     def _lock_key(self) -> tuple[str, int]:
         return "open file", id(self)
@@ -165,9 +169,8 @@ class OpenFile:
             return Fresh(older, self.length if grown else 0)
 
     async def _send(self, offset: int, data: memoryview) -> None:
-        self._check_io(self.inode.inode_id)
         try:
-            changed = await self._chunks.write(self.inode, offset, data)
+            changed = await self._chunks.write(self.inode, offset, data, check=self._check)
         except FsError:
             self._lose_count()
             raise
@@ -211,7 +214,7 @@ class OpenFile:
 
     async def write(self, handle: Handle, offset: int, data: memoryview) -> None:
         """Writes at an offset; the bytes may still be on their way on return."""
-        self._check_io(self.inode.inode_id)
+        self._check()
         async with self._runtime.lock(self._lock_key):
             # Asked now, since the write itself may leave only after this call has returned.
             check_size(offset + len(data), self.inode.layout)
@@ -320,7 +323,7 @@ class OpenFile:
             await self._drain()
             await self._need_session(handle)
             try:
-                self._note_changed(await self._map.punch(self.inode, begin, end))
+                self._note_changed(await self._map.punch(self.inode, begin, end, check=self._check))
             except FsError:
                 self._lose_count()
                 raise
@@ -359,7 +362,7 @@ class OpenFile:
             if self._map.copyable(source.inode, source_offset, self.inode, offset):
                 try:
                     self._note_changed(await self._map.copy(
-                        source.inode, source_offset, self.inode, offset, count))
+                        source.inode, source_offset, self.inode, offset, count, check=self._check))
                 except FsError:
                     self._lose_count()
                     raise
@@ -416,7 +419,7 @@ class OpenFile:
         They are put at the start of `room` (writable, at least `size` bytes) if it is given, else
         into new memory.
         """
-        self._check_io(self.inode.inode_id)
+        self._check()
         await self.settle()
         if offset + size > self.length:
             await self._ask()
@@ -474,7 +477,7 @@ class OpenFile:
         All of the file counts, also what was written through handles that are closed by now, or on
         other clients: so every chain that holds a part of it is asked, whoever wrote there.
         """
-        self._check_io(self.inode.inode_id)
+        self._check()
         async with self._runtime.lock(self._lock_key):
             await self._drain()
             await self._flush_chains()

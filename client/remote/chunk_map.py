@@ -7,10 +7,11 @@ are zeros that take room.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from luciole.client.core.layout import Piece, chain_of, chunk_id, chunks_from, cut, parse_chunk_id
-from luciole.client.remote.chunks import Changed, ChunkClient, PieceIO
+from luciole.client.remote.chunks import Changed, ChunkClient, PieceIO, do_nothing
 from luciole.proto import meta_pb2, storage_pb2
 from luciole.runtime import Runtime
 
@@ -78,8 +79,14 @@ class ChunkMap:
         ])
         return [chunk for chunks in lists for chunk in chunks]
 
-    async def punch(self, inode: meta_pb2.Inode, begin: int, end: int) -> Changed:
-        """Makes [begin, end) read as zeros; chunks that lie in it wholly go. Raises FsError."""
+    async def punch(
+        self, inode: meta_pb2.Inode, begin: int, end: int, *,
+        check: Callable[[], None] = do_nothing,
+    ) -> Changed:
+        """Makes [begin, end) read as zeros; chunks that lie in it wholly go. Raises FsError.
+
+        `check` as for `ChunkClient.update`.
+        """
         size = inode.layout.chunk_size
         table = self._chunks.table_of(inode.layout)
         pieces = []
@@ -97,7 +104,7 @@ class ChunkMap:
         losses: dict[int, int] = {}
         change = 0
         for start in range(0, len(pieces), UPDATES_MAX):
-            done = await self._chunks.update(pieces[start : start + UPDATES_MAX])
+            done = await self._chunks.update(pieces[start : start + UPDATES_MAX], check=check)
             for chain_id, count in done.losses.items():
                 losses[chain_id] = min(count, losses.get(chain_id, count))
             change += done.allocated_change
@@ -113,9 +120,12 @@ class ChunkMap:
 
     async def copy(
         self, source: meta_pb2.Inode, source_offset: int, inode: meta_pb2.Inode, offset: int,
-        count: int,
+        count: int, *, check: Callable[[], None] = do_nothing,
     ) -> Changed:
-        """Copies `count` bytes of a `copyable` range among the storage services. Raises FsError."""
+        """Copies `count` bytes of a `copyable` range among the storage services. Raises FsError.
+
+        `check` as for `ChunkClient.update`.
+        """
         tables = [self._chunks.table_of(file.layout) for file in (source, inode)]
         size = inode.layout.chunk_size
         shift = (source_offset - offset) // size
@@ -131,4 +141,4 @@ class ChunkMap:
                         chain_id=chain_of(source.layout, tables[0], index),
                         chunk_id=chunk_id(source.inode_id, index), offset=piece.offset)),
                 chain_of(inode.layout, tables[1], piece.chunk)))
-        return await self._chunks.update(pieces)
+        return await self._chunks.update(pieces, check=check)

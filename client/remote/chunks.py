@@ -63,6 +63,10 @@ class Changed(NamedTuple):
     allocated_change: int  # bytes of blocks
 
 
+def do_nothing() -> None:
+    """A check that nothing fails."""
+
+
 class Channels:
     """Update channels: each carries one update at a time, with increasing sequence.
 
@@ -130,9 +134,10 @@ class ChunkClient:
     # Writing.
 
     async def write(
-        self, inode: meta_pb2.Inode, offset: int, data: memoryview
+        self, inode: meta_pb2.Inode, offset: int, data: memoryview, *,
+        check: Callable[[], None] = do_nothing,
     ) -> Changed:
-        """Writes `data` (bytes, one dimension) at `offset`.
+        """Writes `data` (bytes, one dimension) at `offset`; `check` as for `update`.
 
         Raises FsError; then any part of the range may hold old or new bytes.
         """
@@ -147,16 +152,22 @@ class ChunkClient:
                 checksums=block_checksums(piece.offset, view))
             pieces.append(
                 PieceIO(piece, view, message, chain_of(inode.layout, table, piece.chunk)))
-        return await self.update(pieces)
+        return await self.update(pieces, check=check)
 
-    async def update(self, pieces: list[PieceIO]) -> Changed:
-        """Carries out updates of different chunks, each once."""
+    async def update(
+        self, pieces: list[PieceIO], *, check: Callable[[], None] = do_nothing
+    ) -> Changed:
+        """Carries out updates of different chunks, each once.
+
+        Args: check: is called before each attempt; what it raises ends the update, of which any
+            part may have been done.
+        """
         tags = [self._channels.take() for _ in pieces]
         for piece, tag in zip(pieces, tags, strict=True):
             assert isinstance(piece.message, storage_pb2.WriteIO)
             piece.message.tag.CopyFrom(tag)
         try:
-            await self._until_done(pieces, self._head_of, self._send_writes)
+            await self._until_done(pieces, self._head_of, self._send_writes, check)
         finally:
             for tag in tags:
                 self._channels.give_back(tag)
@@ -261,11 +272,13 @@ class ChunkClient:
         pieces: list[PieceIO],
         choose: Callable[[RoutingTable, PieceIO], int],
         send: Callable[[mgmtd_pb2.Node, list[PieceIO], float], Awaitable[None]],
+        check: Callable[[], None] = do_nothing,
     ) -> None:
         """Sends what is not done, again and again. Raises the first lasting error."""
         deadline = self._runtime.clock.now() + self._total_seconds
 
         async def attempt(number: int) -> None:
+            check()
             table = self._routing.current()
             open_pieces = [piece for piece in pieces if not piece.done]
             batches = _batches(table, open_pieces, choose)

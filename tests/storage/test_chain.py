@@ -504,6 +504,27 @@ def test_a_tail_commits_nothing_that_one_who_came_before_it_lacks() -> None:
     run(scenario)
 
 
+def test_an_update_that_is_tried_again_is_checked_again() -> None:
+    """Simulated with locks (seed 207): a client wrote under a lock that it had lost meanwhile."""
+    async def scenario(cluster: SimCluster) -> None:
+        checks: list[None] = []
+
+        def check() -> None:
+            checks.append(None)
+            if len(checks) > 1:
+                raise FsError(Kind.LOCKS_LOST, "by the test")
+
+        cluster.network.rule = (
+            lambda source, _, method, __:
+            Fault(Loss.REQUEST) if (source, method) == (0, "write") and len(checks) == 1 else SOUND)
+        with pytest.raises(FsError) as caught:
+            await cluster.client().write(file(), 0, memoryview(b"late"), check=check)
+        assert caught.value.kind == Kind.LOCKS_LOST
+        assert await cluster.same_everywhere() == {}
+
+    run(scenario)
+
+
 def test_a_late_trim_takes_only_what_it_listed() -> None:
     """Two finish one cut; the slower removal arrives when the file has grown again."""
     async def scenario(cluster: SimCluster) -> None:
