@@ -80,6 +80,17 @@ class Connections:
             if isinstance(caller, Severable):
                 caller.sever()
 
+    def close(self) -> None:
+        """Ends every call under way and gives all connections up. Callers are made anew."""
+        callers: list[object] = [
+            *self._callers.values(), *(made for _, made in self._nodes.values())]
+        self._callers, self._nodes = {}, {}
+        for caller in callers:
+            if isinstance(caller, Severable):
+                caller.sever()
+            if isinstance(caller, Closable):
+                caller.close()
+
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """The storage service of a node."""
         return StorageStub(self.node(node))

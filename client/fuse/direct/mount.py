@@ -17,11 +17,11 @@ from luciole.client.fuse.direct.context import Context, Freshness
 from luciole.client.fuse.direct.dispatch import Dispatcher
 from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
-from luciole.client.fuse.direct.sends import Sends
 from luciole.client.fuse.direct.server import Server
 from luciole.client.fuse.read_ahead import set_read_ahead
 from luciole.client.operations import Operations
 from luciole.client.remote.connections import connections_of
+from luciole.client.sends import Sends
 from luciole.client.session import Client
 from luciole.config import ClientConfig
 from luciole.log import get_logger
