@@ -232,7 +232,7 @@ class StorageService:
                 room = call.room(len(lengths), length)
                 count = read_clean(chunk_id, offset, room)
                 lengths.append(NOT_READ if count is None else count)
-                parts.append(room[: count or 0])
+                parts.append(room if count == length else room[: count or 0])
         self._fence.check()
         reply = storage_pb2.ReadPackedReply(lengths=pack_numbers(lengths))
         if not call.in_place:

@@ -12,6 +12,7 @@ from luciole.client.native.file import Data
 from luciole.client.remote.packed import Wanted
 from luciole.client.session import Client
 from luciole.errors import FsError
+from luciole.proto import meta_pb2
 
 Read = tuple[int, int, memoryview]  # handle, offset, where the bytes go (one dimension of bytes)
 Write = tuple[int, int, memoryview]  # handle, offset, bytes
@@ -27,17 +28,21 @@ async def read_many(client: Client, reads: Sequence[Read]) -> list[int | FsError
     results: list[int | FsError] = []
     wanted: list[Wanted] = []
     owners: list[int] = []
-    file_to_read = client.operations.file_to_read
+    known: dict[int, tuple[meta_pb2.Inode, int]] = {}  # handle -> its file, readable up to there
     for owner, (handle, offset, view) in enumerate(reads):
-        try:
-            file = file_to_read(handle)
-            size = await file.readable(offset, len(view))
-        except FsError as failure:
-            results.append(failure)
-            continue
+        size = len(view)
+        found = known.get(handle)
+        if found is None or offset + size > found[1]:
+            try:
+                file = client.operations.file_to_read(handle)
+                size = await file.readable(offset, size)
+            except FsError as failure:
+                results.append(failure)
+                continue
+            found = known[handle] = file.inode, file.length
         results.append(size)
         if size:
-            wanted.append((file.inode, offset, view if size == len(view) else view[:size]))
+            wanted.append((found[0], offset, view if size == len(view) else view[:size]))
             owners.append(owner)
     failures = await client.packed.read(wanted)
     for owner, failed in zip(owners, failures, strict=True):

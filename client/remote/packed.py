@@ -43,8 +43,13 @@ class Batch:
 
     def __init__(self, node: mgmtd_pb2.Node) -> None:
         self.node = node
+        self.count = 0
         self.size = 0
         self.chains: dict[int, Chain] = {}
+
+    def is_full(self, size: int) -> bool:
+        """Whether one more read of `size` bytes is for another message."""
+        return self.count >= READS_MAX or self.size + size > BYTES_MAX
 
 
 class Chain:
@@ -109,13 +114,14 @@ class PackedReader:
                 continue
             chain_id = chain_ids[(seed + index % stripe) % len(chain_ids)]
             chain = chains.get(chain_id)
-            if chain is None or _is_full(chain.batch, size):
+            if chain is None or chain.batch.is_full(size):
                 chain = chains[chain_id] = self._chain(table, chain_id, batches, size)
                 if chain is None:
                     left.append(owner)
                     continue
             chain.records.append(pack(KIND_FILE, inode_id, index, start, size))
             chain.owners.append(owner)
+            chain.batch.count += 1
             chain.batch.size += size
         return batches
 
@@ -137,7 +143,7 @@ class PackedReader:
         if not nodes:
             return None
         batch = next((batch for batch in batches
-                      if batch.node.node_id in nodes and not _is_full(batch, size)), None)
+                      if batch.node.node_id in nodes and not batch.is_full(size)), None)
         if batch is None:
             self._turn += 1
             batch = Batch(list(nodes.values())[self._turn % len(nodes)])
@@ -179,11 +185,6 @@ class PackedReader:
             elif length < len(view):
                 view[length:] = bytes(len(view) - length)  # a hole
         return left
-
-
-def _is_full(batch: Batch, size: int) -> bool:
-    count = sum(len(chain.owners) for chain in batch.chains.values())
-    return count >= READS_MAX or batch.size + size > BYTES_MAX
 
 
 def _lengths(

@@ -29,7 +29,7 @@ class Clean:
         self.version = version
         self.length = version.length
         self.checksums = version.block_checksums()
-        self.pieces: list[bytes | None] = [None] * -(-version.length // BLOCK_SIZE)
+        self.pieces: list[memoryview | None] = [None] * -(-version.length // BLOCK_SIZE)
 
 
 class CleanChunks:
@@ -50,7 +50,7 @@ class CleanChunks:
                 self._chunks[chunk_id] = clean
                 self._evict(CHUNKS_MAX)
 
-    def keep(self, chunk_id: bytes, clean: Clean, index: int, piece: bytes) -> None:
+    def keep(self, chunk_id: bytes, clean: Clean, index: int, piece: memoryview) -> None:
         """Keeps a verified piece, unless the chunk was forgotten meanwhile."""
         with self._guard:
             if self._chunks.get(chunk_id) is clean and clean.pieces[index] is None:

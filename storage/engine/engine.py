@@ -205,10 +205,18 @@ class BlockEngine:
         clean = self._clean.get(chunk_id) or self._look_up(chunk_id)
         if clean is None:
             return None
-        end = min(offset + len(room), clean.length)
+        size = len(room)
+        index, start = divmod(offset, BLOCK_SIZE)
+        end = min(offset + size, clean.length)
+        if end == offset + size and start + size <= BLOCK_SIZE and size < BLOCK_SIZE:
+            piece = clean.pieces[index] or self._load(chunk_id, clean, index)
+            if piece is None:
+                return None
+            room[:] = piece[start : start + size]
+            return size
         if end <= offset:
             return 0
-        if end - offset >= BLOCK_SIZE:
+        if size >= BLOCK_SIZE:
             try:
                 return self._read_version(chunk_id, clean.version, offset, room).length
             except FsError:
@@ -236,7 +244,7 @@ class BlockEngine:
         self._clean.add(chunk_id, clean, changes)
         return clean
 
-    def _load(self, chunk_id: bytes, clean: Clean, index: int) -> bytes | None:
+    def _load(self, chunk_id: bytes, clean: Clean, index: int) -> memoryview | None:
         """Reads, verifies and keeps one piece; None if it cannot be read."""
         start = index * BLOCK_SIZE
         memory = bytearray(min(BLOCK_SIZE, clean.length - start))
@@ -247,7 +255,7 @@ class BlockEngine:
             return None
         if crc32c(memory) != clean.checksums[index]:
             return None
-        piece = bytes(memory)
+        piece = memoryview(memory).toreadonly()
         self._clean.keep(chunk_id, clean, index, piece)
         return piece
 

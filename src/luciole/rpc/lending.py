@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from luciole.errors import FsError
 from luciole.proto.services import Buffer
-from luciole.rpc.memory import PAGE, Place, Region, place_of
+from luciole.rpc.memory import PAGE, Place, Region, places_of
 from luciole.rpc.shared import PIECES_MAX, Piece, encode_table
 
 Show = Callable[[Region], int]
@@ -67,13 +67,14 @@ class Lender:
 
     def _numbered(self, places: Sequence[tuple[Place, int]]) -> list[Piece] | None:
         pieces = []
-        for place, size in places:
-            number = self._numbers.get(place.region.number)
-            if number is None:
-                number = self._introduce(place.region)
-            if number == REFUSED:
-                return None
-            pieces.append((number, size, place.offset))
+        known, number = None, REFUSED
+        for (region, offset), size in places:
+            if region is not known:
+                found = self._numbers.get(region.number)
+                known, number = region, self._introduce(region) if found is None else found
+                if number == REFUSED:
+                    return None
+            pieces.append((number, size, offset))
         return pieces
 
     def _introduce(self, region: Region) -> int:
@@ -92,12 +93,8 @@ def _places(buffers: Sequence[Buffer]) -> list[tuple[Place, int]] | None:
     """Where all of them lie; None: one of them is in no region, or they are too many."""
     if len(buffers) > PIECES_MAX:
         return None
-    found = []
-    for buffer in buffers:
-        if not isinstance(buffer, memoryview):
-            return None
-        place = place_of(buffer)
-        if place is None:
-            return None
-        found.append((place, buffer.nbytes))
-    return found
+    views = [buffer for buffer in buffers if isinstance(buffer, memoryview)]
+    places = places_of(views) if len(views) == len(buffers) else None
+    return None if places is None else [
+        (place, view.nbytes) for place, view in zip(places, views, strict=True)
+    ]

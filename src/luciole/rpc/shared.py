@@ -40,10 +40,9 @@ Piece = tuple[int, int, int]  # region, length, offset
 
 def encode_table(payload: Sequence[Piece], rooms: Sequence[Piece]) -> bytes:
     """The table of a request."""
-    pack = _PIECE.pack
-    return b"".join(
-        (_COUNTS.pack(len(payload), len(rooms)), *(pack(*piece) for piece in (*payload, *rooms)))
-    )
+    numbers = [number for piece in (*payload, *rooms) for number in piece]
+    form = "<II" + "IIQ" * (len(payload) + len(rooms))
+    return struct.pack(form, len(payload), len(rooms), *numbers)
 
 
 class Shown:
@@ -114,8 +113,9 @@ class Shown:
         return payload.toreadonly(), views[count:]
 
     def _views(self, pieces: memoryview) -> Iterator[memoryview]:
+        sizes = [len(region) for region in self._regions]
         for number, length, offset in _PIECE.iter_unpack(pieces):
-            if number >= len(self._regions) or offset + length > len(self._regions[number]):
+            if number >= len(sizes) or offset + length > sizes[number]:
                 raise FsError(
                     Kind.INVALID_ARGUMENT,
                     f"{length} bytes at {offset} lie outside region {number}",
