@@ -23,7 +23,8 @@ from luciole.client.native.filesystem import Buffer, FileSystem
 from luciole.deploy import processes
 from luciole.deploy.local_cluster import Shape
 
-FILE_BYTES = 32 * MIB
+FILE_BYTES = 192 * MIB  # more than processors cache: both sides fetch from memory
+SMALL_SPAN = 32 * MIB  # of it, for small reads: less than services keep verified
 SMALL = 4096
 BATCH = 64
 
@@ -64,7 +65,7 @@ class Reads:
 
     def _offsets(self) -> list[int]:
         draw = self._chance.random
-        count = FILE_BYTES // SMALL
+        count = SMALL_SPAN // SMALL
         return [int(draw() * count) * SMALL for _ in range(BATCH)]
 
     def small_many(self) -> int:
@@ -126,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     with running(Shape(nodes=2, replicas=2, targets_per_node=2)) as cluster, \
             tempfile.TemporaryFile() as local:
-        data = random.Random(1).randbytes(FILE_BYTES)
+        data = random.Random(1).randbytes(MIB) * (FILE_BYTES // MIB)
         local.write(data)
         local.flush()
         records = {name: processes.running(cluster.directory.pid_file(name))

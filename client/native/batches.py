@@ -20,6 +20,8 @@ Write = tuple[int, int, memoryview]  # handle, offset, bytes
 
 def as_bytes(data: Data) -> memoryview:
     """Any contiguous buffer as one dimension of bytes."""
+    if isinstance(data, memoryview) and data.format == "B" and data.ndim == 1:
+        return data
     return memoryview(data).cast("B")
 
 

@@ -1,6 +1,6 @@
 """A ring: reads and writes that are under way while the program does something else.
 
-Layer: shell. What is prepared goes at `submit` to the ring's threads, several small reads in one
+Layer: shell. What is prepared goes at `submit` to the ring's threads, several reads in one
 message; completions come in whatever order. At most `depth` operations are under way or wait to be
 fetched by `wait`: a program that fetches nothing gets BUSY, so memory is bounded.
 
@@ -22,8 +22,8 @@ from luciole.errors import FsError, Kind
 from luciole.runtime import drive
 
 THREADS_MAX = 8
-SMALL_BYTES = 64 * 1024
-SMALL_MAX = 64  # small reads in one message
+READS_MAX = 64  # in one message
+BYTES_MAX = 4 * 1024 * 1024  # in one message: what a round trip costs is little beside it
 
 
 class Completion(NamedTuple):
@@ -153,16 +153,15 @@ class Ring:
         self.close()
 
 
-def _is_small(operation: _Operation) -> bool:
-    return operation.is_read and len(operation.view) < SMALL_BYTES
-
-
 def _take(queue: deque[_Operation]) -> list[_Operation]:
-    """The next operation, with the small reads that follow if it is one."""
+    """The next operation, with some of those that follow if they are all reads."""
     batch = [queue.popleft()]
-    if _is_small(batch[0]):
-        while queue and len(batch) < SMALL_MAX and _is_small(queue[0]):
-            batch.append(queue.popleft())
+    size = len(batch[0].view)
+    while batch[0].is_read and queue and queue[0].is_read and len(batch) < READS_MAX:
+        size += len(queue[0].view)
+        if size > BYTES_MAX:
+            break
+        batch.append(queue.popleft())
     return batch
 
 

@@ -177,7 +177,9 @@ class PackedReader:
         checksums = unpack_numbers(reply.checksums) if sent else ()
         if sent and len(checksums) != len(views):
             return owners
-        left = []
+        left: list[int] = []
+        if not sent and lengths == tuple(map(len, views)):
+            return left
         for number, length in enumerate(lengths):
             view = views[number]
             if length == NOT_READ or (sent and crc32c(view[:length]) != checksums[number]):
@@ -191,8 +193,9 @@ def _lengths(
     reply: storage_pb2.ReadPackedReply, views: Sequence[memoryview]
 ) -> tuple[int, ...]:
     lengths = unpack_numbers(reply.lengths)
-    if len(lengths) != len(views) or any(
+    whole = lengths == tuple(map(len, views))
+    if not whole and (len(lengths) != len(views) or any(
             length > len(view) and length != NOT_READ
-            for length, view in zip(lengths, views, strict=True)):
+            for length, view in zip(lengths, views, strict=True))):
         raise FsError(Kind.CORRUPT_FRAME, "not the answer to these reads")
     return lengths

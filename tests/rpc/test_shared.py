@@ -147,15 +147,15 @@ def test_pieces_outside_a_region_are_refused() -> None:
     shown, region, arena = Shown(), Region(2 * PAGE), Arena()
     shown.add([os.dup(region.file)])
     for piece in ((1, 1, 0), (0, 2 * PAGE + 1, 0), (0, 1, 2 * PAGE), (0, 1, 2**64 - 1)):
-        for table in (encode_table([piece], []), encode_table([], [piece])):
+        for table in (encode_table(piece, []), encode_table([], piece)):
             with pytest.raises(FsError, match="outside region"):
                 shown.resolve(memoryview(table), arena)
-    for broken in (b"", b"\1\0\0\0\0\0\0\0", b"\xff" * 8, encode_table([(0, 1, 0)], []) + b"x"):
+    for broken in (b"", b"\1\0\0\0\0\0\0\0", b"\xff" * 8, encode_table((0, 1, 0), []) + b"x"):
         with pytest.raises(FsError) as caught:
             shown.resolve(memoryview(broken), arena)
         assert caught.value.kind == Kind.CORRUPT_FRAME
     region.view[:3] = b"abc"
-    payload, rooms = shown.resolve(memoryview(encode_table([(0, 3, 0)], [(0, 2, 1)])), arena)
+    payload, rooms = shown.resolve(memoryview(encode_table((0, 3, 0), (0, 2, 1))), arena)
     region.view[:3] = b"xyz"
     assert bytes(payload) == b"abc"  # a copy: the caller cannot change what was checked
     assert bytes(rooms[0]) == b"yz"
@@ -163,7 +163,7 @@ def test_pieces_outside_a_region_are_refused() -> None:
 
 
 def test_rooms_of_no_region_are_an_error_and_the_connection_lives(name: str) -> None:
-    table = encode_table([], [(7, 10, 0)])
+    table = encode_table([], (7, 10, 0))
     request = frame.encode(
         frame.REQUEST, storage_pb2.ReadRequest().SerializeToString(), service_id=3,
         method_id=STORAGE_READ.method_id, deadline_ms=1000, request_id=1,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from luciole.errors import FsError
 from luciole.proto.services import Buffer
-from luciole.rpc.memory import PAGE, Place, Region, places_of
-from luciole.rpc.shared import PIECES_MAX, Piece, encode_table
+from luciole.rpc.memory import PAGE, Region, address_of, place_of
+from luciole.rpc.shared import PIECES_MAX, encode_table
 
 Show = Callable[[Region], int]
 REFUSED = -1
@@ -24,12 +24,14 @@ class Loan(NamedTuple):
     """What one call lends."""
 
     table: bytes = b""
-    rooms: Sequence[tuple[Place, int]] = ()
+    rooms: Sequence[memoryview] = ()
 
     def take_back(self) -> None:
         """The call failed: what the server still writes is to go nowhere."""
-        for place, size in self.rooms:
-            place.region.lend_no_more(place.offset, size)
+        for room in self.rooms:
+            place = place_of(room)  # None: an overlapping one took it back
+            if place is not None:
+                place.region.lend_no_more(place.offset, room.nbytes)
 
 
 NOTHING = Loan()
@@ -50,31 +52,40 @@ class Lender:
 
     def lend(self, payload: Sequence[Buffer], into: Sequence[memoryview]) -> Loan:
         """What the server may reach of a call's buffers. Raises what `show` raises of I/O."""
-        pieces: list[Piece] = []
         if payload:
-            found = _places(payload)
-            numbered = self._numbered(found) if found is not None else None
-            if numbered is None:
-                return NOTHING
-            pieces = numbered
-        rooms = _places(into) if into and not payload else None
-        if rooms is not None and any(place.offset % PAGE or size % PAGE for place, size in rooms):
-            rooms = None
-        lent = self._numbered(rooms) if rooms is not None else None
-        if not pieces and lent is None:
-            return NOTHING
-        return Loan(encode_table(pieces, lent or ()), rooms if lent and rooms else ())
+            pieces = self._pieces(payload, align=1)
+            return Loan(encode_table(pieces, [])) if pieces else NOTHING
+        rooms = self._pieces(into, align=PAGE)
+        return Loan(encode_table([], rooms), into) if rooms else NOTHING
 
-    def _numbered(self, places: Sequence[tuple[Place, int]]) -> list[Piece] | None:
-        pieces = []
-        known, number = None, REFUSED
-        for (region, offset), size in places:
-            if region is not known:
-                found = self._numbers.get(region.number)
-                known, number = region, self._introduce(region) if found is None else found
+    def _pieces(self, buffers: Sequence[Buffer], *, align: int) -> list[int] | None:
+        """Region, length and offset of each; None: not all of them can be lent."""
+        if len(buffers) > PIECES_MAX:
+            return None
+        pieces: list[int] = []
+        begin = end = 0  # the region of the last one: those of one call mostly lie in one
+        number = REFUSED
+        for buffer in buffers:
+            if not isinstance(buffer, memoryview) or not buffer.contiguous:
+                return None
+            size = buffer.nbytes
+            address = address_of(buffer) if size else 0
+            if not begin <= address <= end - size or not size:
+                place = place_of(buffer)
+                if place is None:
+                    return None
+                region = place.region
+                known = self._numbers.get(region.number)
+                number = self._introduce(region) if known is None else known
                 if number == REFUSED:
                     return None
-            pieces.append((number, size, offset))
+                begin, end = region.address, region.address + region.size
+                if region.has_lost:
+                    end = begin  # each is looked up by itself
+            offset = address - begin
+            if (offset | size) % align:
+                return None
+            pieces += (number, size, offset)
         return pieces
 
     def _introduce(self, region: Region) -> int:
@@ -87,14 +98,3 @@ class Lender:
             number = REFUSED  # the server has its reasons, and bytes can travel
         self._numbers[region.number] = number
         return number
-
-
-def _places(buffers: Sequence[Buffer]) -> list[tuple[Place, int]] | None:
-    """Where all of them lie; None: one of them is in no region, or they are too many."""
-    if len(buffers) > PIECES_MAX:
-        return None
-    views = [buffer for buffer in buffers if isinstance(buffer, memoryview)]
-    places = places_of(views) if len(views) == len(buffers) else None
-    return None if places is None else [
-        (place, view.nbytes) for place, view in zip(places, views, strict=True)
-    ]

@@ -19,7 +19,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from luciole.errors import FsError, Kind
@@ -217,28 +217,6 @@ def address_of(view: memoryview) -> int:
         return raw.buf or 0
     finally:
         _release_buffer(ctypes.byref(raw))
-
-
-def places_of(views: Sequence[memoryview]) -> list[Place] | None:
-    """Where views lie; None: one of them is not wholly in a region."""
-    places = []
-    begin = end = 0
-    for view in views:
-        if not view.contiguous:
-            return None
-        address, size = address_of(view), view.nbytes
-        # Those of one call mostly lie in one region: it is looked up once.
-        if not begin <= address <= end - size or not size:
-            found = _table.find(address, size) if size else None
-            if found is None:
-                return None
-            region, _ = found
-            whole = not region.has_lost
-            begin, end = (region.address, region.address + region.size) if whole else (0, 0)
-            places.append(found)
-        else:
-            places.append(Place(region, address - begin))
-    return places
 
 
 def place_of(view: memoryview) -> Place | None:

@@ -35,14 +35,11 @@ _COUNTS = struct.Struct("<II")
 _PIECE = struct.Struct("<IIQ")
 NUMBER = struct.Struct("<I")
 
-Piece = tuple[int, int, int]  # region, length, offset
 
-
-def encode_table(payload: Sequence[Piece], rooms: Sequence[Piece]) -> bytes:
-    """The table of a request."""
-    numbers = [number for piece in (*payload, *rooms) for number in piece]
-    form = "<II" + "IIQ" * (len(payload) + len(rooms))
-    return struct.pack(form, len(payload), len(rooms), *numbers)
+def encode_table(payload: Sequence[int], rooms: Sequence[int]) -> bytes:
+    """The table of a request: region, length and offset of each piece, one after another."""
+    counts = len(payload) // 3, len(rooms) // 3
+    return struct.pack("<II" + "IIQ" * sum(counts), *counts, *payload, *rooms)
 
 
 class Shown:
