@@ -419,16 +419,21 @@ class OpenFile:
         They are put at the start of `room` (writable, at least `size` bytes) if it is given, else
         into new memory.
         """
-        self._check()
-        await self.settle()
-        if offset + size > self.length:
-            await self._ask()
-            await self.find_end()
-        size = max(0, min(size, self.length - offset))
+        size = await self.readable(offset, size)
         buffer = memoryview(bytearray(size)) if room is None else room[:size]
         if size:
             await self._chunks.read(self.inode, offset, buffer)
         return buffer
+
+    async def readable(self, offset: int, size: int) -> int:
+        """How many of `size` bytes at `offset` there are, once they are all on the chains."""
+        self._check()
+        if not self._buffer.idle or self._appended:
+            await self.settle()
+        if offset + size > self.length:
+            await self._ask()
+            await self.find_end()
+        return max(0, min(size, self.length - offset))
 
     async def flush(self, handle: Handle | None) -> None:
         """Everything has reached the chains, and the length the metadata service.

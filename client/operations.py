@@ -275,6 +275,17 @@ class Operations:
                 raise FsError(Kind.NO_SESSION, "not an open handle", str(handle))
             return known, self._files[known.inode_id]
 
+    def file_to_read(self, handle: int) -> OpenFile:
+        """The open file of a handle that may read it. Raises FsError NO_SESSION."""
+        known, file = self._open_file(handle)
+        if not known.readable:
+            raise FsError(Kind.NO_SESSION, "the handle is not open for reading", str(handle))
+        return file
+
+    async def settle(self, handle: int) -> None:
+        """What was written is on the chains. Raises what those writes could not do."""
+        await self._open_file(handle)[1].settle()
+
     async def read(
         self, handle: int, offset: int, size: int, room: memoryview | None = None
     ) -> memoryview:

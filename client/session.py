@@ -17,6 +17,7 @@ from luciole.client.remote.connections import Connections
 from luciole.client.remote.feed import ChangeFeed
 from luciole.client.remote.manager import Manager, RoutingCache
 from luciole.client.remote.meta import MetaClient
+from luciole.client.remote.packed import PackedReader
 from luciole.client.write_buffer import Spawn
 from luciole.config import ClientConfig
 from luciole.errors import FsError
@@ -68,6 +69,9 @@ class Client:
             runtime, connections, self.routing, self.client_id,
             attempt_seconds=config.request_timeout_seconds,
             total_seconds=config.total_timeout_seconds)
+        self.packed = PackedReader(
+            runtime, connections, self.routing, self.chunks,
+            attempt_seconds=config.request_timeout_seconds)
         self.operations = Operations(
             runtime, self.meta, self.chunks, write_limit=config.write_buffer_bytes,
             hold_seconds=config.hold_seconds,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from luciole.deploy import commands, configuration, fsck, node, serve, status, trash, trees
+from luciole.deploy import commands, configuration, doctor, fsck, node, serve, status, trash, trees
 from luciole.deploy.output import error
 from luciole.errors import FsError
 
@@ -26,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     groups = parser.add_subparsers(metavar="COMMAND", required=True)
     commands.add_commands(groups)
     status.add_command(groups)
+    doctor.add_command(groups)
     fsck.add_command(groups)
     trees.add_commands(groups)
     trash.add_command(groups)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from luciole.client.remote.connections import Connections
+from luciole.client.remote.connections import connections_of
 from luciole.client.session import Client
 from luciole.config import ClientConfig, load
 from luciole.deploy.cluster_directory import ClusterDirectory
-from luciole.proto.services import Caller
-from luciole.rpc.tcp_client import BlockingCaller
 from luciole.runtime import ThreadRuntime
 
 DEFAULT_DIRECTORY = "cluster"
@@ -35,7 +33,5 @@ def client_config(args: argparse.Namespace) -> ClientConfig:
 
 def open_client(config: ClientConfig, runtime: ThreadRuntime | None = None) -> Client:
     """A client whose coroutines never suspend (runtime.drive). Nothing is sent yet."""
-    def connect(address: tuple[str, int]) -> Caller:
-        return BlockingCaller(address, cluster_id=config.cluster_id, name="command line")
-
-    return Client(config, runtime or ThreadRuntime(), Connections(connect), kind="cli")
+    return Client(
+        config, runtime or ThreadRuntime(), connections_of(config, "command line"), kind="cli")

@@ -72,7 +72,7 @@ DISABLE: NodeAction
 DRAIN: NodeAction
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation")
+    __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation", "local")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class Node(_message.Message):
     RPC_PORT_FIELD_NUMBER: _ClassVar[int]
     GRPC_PORT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     kind: NodeKind
     state: NodeState
@@ -87,7 +88,8 @@ class Node(_message.Message):
     rpc_port: int
     grpc_port: int
     generation: int
-    def __init__(self, node_id: _Optional[int] = ..., kind: _Optional[_Union[NodeKind, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., host: _Optional[str] = ..., rpc_port: _Optional[int] = ..., grpc_port: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
+    local: str
+    def __init__(self, node_id: _Optional[int] = ..., kind: _Optional[_Union[NodeKind, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., host: _Optional[str] = ..., rpc_port: _Optional[int] = ..., grpc_port: _Optional[int] = ..., generation: _Optional[int] = ..., local: _Optional[str] = ...) -> None: ...
 
 class ChainTarget(_message.Message):
     __slots__ = ("target_id", "state")

@@ -1542,6 +1542,10 @@ STORAGE_PROBE: Method[common_pb2.Empty, common_pb2.Empty] = Method(
     "Storage", "Probe", "probe", 3, 10,
     common_pb2.Empty, common_pb2.Empty,
 )
+STORAGE_READ_PACKED: Method[storage_pb2.ReadPackedRequest, storage_pb2.ReadPackedReply] = Method(
+    "Storage", "ReadPacked", "read_packed", 3, 12,
+    storage_pb2.ReadPackedRequest, storage_pb2.ReadPackedReply,
+)
 STORAGE_SYNC_APPLIED: Method[storage_pb2.SyncAppliedRequest, common_pb2.Empty] = Method(
     "Storage", "SyncApplied", "sync_applied", 3, 11,
     storage_pb2.SyncAppliedRequest, common_pb2.Empty,
@@ -1557,6 +1561,7 @@ STORAGE = _service("Storage", 3, (
     STORAGE_SYNC_DONE,
     STORAGE_REMOVE_LISTED,
     STORAGE_PROBE,
+    STORAGE_READ_PACKED,
     STORAGE_SYNC_APPLIED,
 ))
 
@@ -1603,6 +1608,10 @@ class StorageService(Protocol):
     async def probe(
         self, request: common_pb2.Empty, call: Call
     ) -> common_pb2.Empty: ...
+
+    async def read_packed(
+        self, request: storage_pb2.ReadPackedRequest, call: Call
+    ) -> storage_pb2.ReadPackedReply: ...
 
     async def sync_applied(
         self, request: storage_pb2.SyncAppliedRequest, call: Call
@@ -1762,6 +1771,21 @@ class StorageStub:
         """Calls Storage.Probe."""
         return await self.caller.call(
             STORAGE_PROBE, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def read_packed(
+        self,
+        request: storage_pb2.ReadPackedRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[storage_pb2.ReadPackedReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> storage_pb2.ReadPackedReply:
+        """Calls Storage.ReadPacked."""
+        return await self.caller.call(
+            STORAGE_READ_PACKED, request,
             timeout=timeout, payload=payload, sink=sink, into=into,
         )
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from luciole.proto import common_pb2 as luciole_dot_proto_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bluciole/proto/storage.proto\x12\x07luciole\x1a\x1aluciole/proto/common.proto\"3\n\x0eVersionedChain\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\"A\n\tUpdateTag\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"@\n\nCopySource\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\r\"\x88\x02\n\x07WriteIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x12\n\nchunk_size\x18\x03 \x01(\r\x12!\n\x04kind\x18\x04 \x01(\x0e\x32\x13.luciole.UpdateKind\x12\x0e\n\x06offset\x18\x05 \x01(\r\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x11\n\tchecksums\x18\x07 \x03(\x07\x12\x1f\n\x03tag\x18\x08 \x01(\x0b\x32\x12.luciole.UpdateTag\x12\x13\n\x0bif_versions\x18\t \x03(\x04\x12#\n\x06source\x18\n \x01(\x0b\x32\x13.luciole.CopySource\"d\n\x0bWriteResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\r\x12\x15\n\rlength_before\x18\x04 \x01(\r\";\n\x0cWriteRequest\x12\x1d\n\x03ios\x18\x01 \x03(\x0b\x32\x10.luciole.WriteIO\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"3\n\nWriteReply\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.luciole.WriteResult\"\x82\x01\n\x0e\x46orwardRequest\x12\x1c\n\x02io\x18\x01 \x01(\x0b\x32\x10.luciole.WriteIO\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x0f\n\x07syncing\x18\x03 \x01(\x08\x12\x0c\n\x04link\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"B\n\x0c\x46orwardReply\x12$\n\x06result\x18\x01 \x01(\x0b\x32\x14.luciole.WriteResult\x12\x0c\n\x04link\x18\x02 \x01(\x04\"\x84\x01\n\x06ReadIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x0f\n\x07relaxed\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x04\"_\n\nReadResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x11\n\tchecksums\x18\x04 \x03(\x07\"+\n\x0bReadRequest\x12\x1c\n\x03ios\x18\x01 \x03(\x0b\x32\x0f.luciole.ReadIO\"?\n\tReadReply\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.luciole.ReadResult\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"O\n\x13QueryVersionRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\"=\n\x11QueryVersionReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\"(\n\nChunkRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x0c\"q\n\x13RemoveRangesRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12#\n\x06ranges\x18\x02 \x03(\x0b\x32\x13.luciole.ChunkRange\x12\r\n\x05limit\x18\x03 \x01(\r\"9\n\x11RemoveRangesReply\x12\x0f\n\x07removed\x18\x01 \x01(\r\x12\x13\n\x0branges_done\x18\x02 \x01(\r\"a\n\x13RemoveListedRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\"\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x12.luciole.ChunkInfo\"!\n\x11RemoveListedReply\x12\x0c\n\x04kept\x18\x01 \x03(\x0c\"6\n\x0bSyncRequest\x12\'\n\x06\x63hains\x18\x01 \x03(\x0b\x32\x17.luciole.VersionedChain\"\x86\x01\n\tChunkInfo\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\x12\x17\n\x0fpending_version\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x07\x12\x11\n\tallocated\x18\x06 \x01(\r\"y\n\x11ListChunksRequest\x12\x11\n\ttarget_id\x18\x01 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\r\x12&\n\x05\x63hain\x18\x05 \x01(\x0b\x32\x17.luciole.VersionedChain\"X\n\x0fListChunksReply\x12\"\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x12.luciole.ChunkInfo\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\"N\n\x0fSyncDoneRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\"\x8f\x01\n\rAppliedRecord\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x10\n\x08\x63hunk_id\x18\x04 \x01(\x0c\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x15\n\rlength_before\x18\x07 \x01(\r\"z\n\x12SyncAppliedRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\'\n\x07records\x18\x03 \x03(\x0b\x32\x16.luciole.AppliedRecord*p\n\nUpdateKind\x12\x1b\n\x17UPDATE_KIND_UNSPECIFIED\x10\x00\x12\t\n\x05WRITE\x10\x01\x12\x0c\n\x08TRUNCATE\x10\x02\x12\x0b\n\x07REPLACE\x10\x03\x12\n\n\x06REMOVE\x10\x04\x12\t\n\x05PUNCH\x10\x05\x12\x08\n\x04\x43OPY\x10\x06\x32\xde\x05\n\x07Storage\x12\x39\n\x05Write\x12\x15.luciole.WriteRequest\x1a\x13.luciole.WriteReply\"\x04\x88\xb5\x18\x01\x12?\n\x07\x46orward\x12\x17.luciole.ForwardRequest\x1a\x15.luciole.ForwardReply\"\x04\x88\xb5\x18\x02\x12\x36\n\x04Read\x12\x14.luciole.ReadRequest\x1a\x12.luciole.ReadReply\"\x04\x88\xb5\x18\x03\x12N\n\x0cQueryVersion\x12\x1c.luciole.QueryVersionRequest\x1a\x1a.luciole.QueryVersionReply\"\x04\x88\xb5\x18\x04\x12N\n\x0cRemoveRanges\x12\x1c.luciole.RemoveRangesRequest\x1a\x1a.luciole.RemoveRangesReply\"\x04\x88\xb5\x18\x05\x12\x32\n\x04Sync\x12\x14.luciole.SyncRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x06\x12H\n\nListChunks\x12\x1a.luciole.ListChunksRequest\x1a\x18.luciole.ListChunksReply\"\x04\x88\xb5\x18\x07\x12:\n\x08SyncDone\x12\x18.luciole.SyncDoneRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x08\x12N\n\x0cRemoveListed\x12\x1c.luciole.RemoveListedRequest\x1a\x1a.luciole.RemoveListedReply\"\x04\x88\xb5\x18\t\x12-\n\x05Probe\x12\x0e.luciole.Empty\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\n\x12@\n\x0bSyncApplied\x12\x1b.luciole.SyncAppliedRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x0b\x1a\x04\x90\xb5\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bluciole/proto/storage.proto\x12\x07luciole\x1a\x1aluciole/proto/common.proto\"3\n\x0eVersionedChain\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\"A\n\tUpdateTag\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"@\n\nCopySource\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\r\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\r\"\x88\x02\n\x07WriteIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x12\n\nchunk_size\x18\x03 \x01(\r\x12!\n\x04kind\x18\x04 \x01(\x0e\x32\x13.luciole.UpdateKind\x12\x0e\n\x06offset\x18\x05 \x01(\r\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x11\n\tchecksums\x18\x07 \x03(\x07\x12\x1f\n\x03tag\x18\x08 \x01(\x0b\x32\x12.luciole.UpdateTag\x12\x13\n\x0bif_versions\x18\t \x03(\x04\x12#\n\x06source\x18\n \x01(\x0b\x32\x13.luciole.CopySource\"d\n\x0bWriteResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\r\x12\x15\n\rlength_before\x18\x04 \x01(\r\";\n\x0cWriteRequest\x12\x1d\n\x03ios\x18\x01 \x03(\x0b\x32\x10.luciole.WriteIO\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"3\n\nWriteReply\x12%\n\x07results\x18\x01 \x03(\x0b\x32\x14.luciole.WriteResult\"\x82\x01\n\x0e\x46orwardRequest\x12\x1c\n\x02io\x18\x01 \x01(\x0b\x32\x10.luciole.WriteIO\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\x04\x12\x0f\n\x07syncing\x18\x03 \x01(\x08\x12\x0c\n\x04link\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"B\n\x0c\x46orwardReply\x12$\n\x06result\x18\x01 \x01(\x0b\x32\x14.luciole.WriteResult\x12\x0c\n\x04link\x18\x02 \x01(\x04\"\x84\x01\n\x06ReadIO\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x0f\n\x07relaxed\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x04\"_\n\nReadResult\x12\x1d\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x0e.luciole.Error\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x11\n\tchecksums\x18\x04 \x03(\x07\"+\n\x0bReadRequest\x12\x1c\n\x03ios\x18\x01 \x03(\x0b\x32\x0f.luciole.ReadIO\"?\n\tReadReply\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.luciole.ReadResult\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"F\n\x0bPackedReads\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x0f\n\x07records\x18\x02 \x01(\x0c\":\n\x11ReadPackedRequest\x12%\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x14.luciole.PackedReads\"C\n\x0fReadPackedReply\x12\x0f\n\x07lengths\x18\x01 \x01(\x0c\x12\x11\n\tchecksums\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"O\n\x13QueryVersionRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\x0c\"=\n\x11QueryVersionReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\"(\n\nChunkRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x0c\"q\n\x13RemoveRangesRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12#\n\x06ranges\x18\x02 \x03(\x0b\x32\x13.luciole.ChunkRange\x12\r\n\x05limit\x18\x03 \x01(\r\"9\n\x11RemoveRangesReply\x12\x0f\n\x07removed\x18\x01 \x01(\r\x12\x13\n\x0branges_done\x18\x02 \x01(\r\"a\n\x13RemoveListedRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\"\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x12.luciole.ChunkInfo\"!\n\x11RemoveListedReply\x12\x0c\n\x04kept\x18\x01 \x03(\x0c\"6\n\x0bSyncRequest\x12\'\n\x06\x63hains\x18\x01 \x03(\x0b\x32\x17.luciole.VersionedChain\"\x86\x01\n\tChunkInfo\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x19\n\x11\x63ommitted_version\x18\x02 \x01(\x04\x12\x17\n\x0fpending_version\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x07\x12\x11\n\tallocated\x18\x06 \x01(\r\"y\n\x11ListChunksRequest\x12\x11\n\ttarget_id\x18\x01 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\r\x12&\n\x05\x63hain\x18\x05 \x01(\x0b\x32\x17.luciole.VersionedChain\"X\n\x0fListChunksReply\x12\"\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x12.luciole.ChunkInfo\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\"N\n\x0fSyncDoneRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\"\x8f\x01\n\rAppliedRecord\x12\x11\n\tclient_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x10\n\x08\x63hunk_id\x18\x04 \x01(\x0c\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x0e\n\x06length\x18\x06 \x01(\r\x12\x15\n\rlength_before\x18\x07 \x01(\r\"z\n\x12SyncAppliedRequest\x12&\n\x05\x63hain\x18\x01 \x01(\x0b\x32\x17.luciole.VersionedChain\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\'\n\x07records\x18\x03 \x03(\x0b\x32\x16.luciole.AppliedRecord*p\n\nUpdateKind\x12\x1b\n\x17UPDATE_KIND_UNSPECIFIED\x10\x00\x12\t\n\x05WRITE\x10\x01\x12\x0c\n\x08TRUNCATE\x10\x02\x12\x0b\n\x07REPLACE\x10\x03\x12\n\n\x06REMOVE\x10\x04\x12\t\n\x05PUNCH\x10\x05\x12\x08\n\x04\x43OPY\x10\x06\x32\xa8\x06\n\x07Storage\x12\x39\n\x05Write\x12\x15.luciole.WriteRequest\x1a\x13.luciole.WriteReply\"\x04\x88\xb5\x18\x01\x12?\n\x07\x46orward\x12\x17.luciole.ForwardRequest\x1a\x15.luciole.ForwardReply\"\x04\x88\xb5\x18\x02\x12\x36\n\x04Read\x12\x14.luciole.ReadRequest\x1a\x12.luciole.ReadReply\"\x04\x88\xb5\x18\x03\x12N\n\x0cQueryVersion\x12\x1c.luciole.QueryVersionRequest\x1a\x1a.luciole.QueryVersionReply\"\x04\x88\xb5\x18\x04\x12N\n\x0cRemoveRanges\x12\x1c.luciole.RemoveRangesRequest\x1a\x1a.luciole.RemoveRangesReply\"\x04\x88\xb5\x18\x05\x12\x32\n\x04Sync\x12\x14.luciole.SyncRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x06\x12H\n\nListChunks\x12\x1a.luciole.ListChunksRequest\x1a\x18.luciole.ListChunksReply\"\x04\x88\xb5\x18\x07\x12:\n\x08SyncDone\x12\x18.luciole.SyncDoneRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x08\x12N\n\x0cRemoveListed\x12\x1c.luciole.RemoveListedRequest\x1a\x1a.luciole.RemoveListedReply\"\x04\x88\xb5\x18\t\x12-\n\x05Probe\x12\x0e.luciole.Empty\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\n\x12H\n\nReadPacked\x12\x1a.luciole.ReadPackedRequest\x1a\x18.luciole.ReadPackedReply\"\x04\x88\xb5\x18\x0c\x12@\n\x0bSyncApplied\x12\x1b.luciole.SyncAppliedRequest\x1a\x0e.luciole.Empty\"\x04\x88\xb5\x18\x0b\x1a\x04\x90\xb5\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,10 +54,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORAGE'].methods_by_name['RemoveListed']._serialized_options = b'\210\265\030\t'
   _globals['_STORAGE'].methods_by_name['Probe']._loaded_options = None
   _globals['_STORAGE'].methods_by_name['Probe']._serialized_options = b'\210\265\030\n'
+  _globals['_STORAGE'].methods_by_name['ReadPacked']._loaded_options = None
+  _globals['_STORAGE'].methods_by_name['ReadPacked']._serialized_options = b'\210\265\030\014'
   _globals['_STORAGE'].methods_by_name['SyncApplied']._loaded_options = None
   _globals['_STORAGE'].methods_by_name['SyncApplied']._serialized_options = b'\210\265\030\013'
-  _globals['_UPDATEKIND']._serialized_start=2530
-  _globals['_UPDATEKIND']._serialized_end=2642
+  _globals['_UPDATEKIND']._serialized_start=2731
+  _globals['_UPDATEKIND']._serialized_end=2843
   _globals['_VERSIONEDCHAIN']._serialized_start=68
   _globals['_VERSIONEDCHAIN']._serialized_end=119
   _globals['_UPDATETAG']._serialized_start=121
@@ -84,34 +86,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READREQUEST']._serialized_end=1213
   _globals['_READREPLY']._serialized_start=1215
   _globals['_READREPLY']._serialized_end=1278
-  _globals['_QUERYVERSIONREQUEST']._serialized_start=1280
-  _globals['_QUERYVERSIONREQUEST']._serialized_end=1359
-  _globals['_QUERYVERSIONREPLY']._serialized_start=1361
-  _globals['_QUERYVERSIONREPLY']._serialized_end=1422
-  _globals['_CHUNKRANGE']._serialized_start=1424
-  _globals['_CHUNKRANGE']._serialized_end=1464
-  _globals['_REMOVERANGESREQUEST']._serialized_start=1466
-  _globals['_REMOVERANGESREQUEST']._serialized_end=1579
-  _globals['_REMOVERANGESREPLY']._serialized_start=1581
-  _globals['_REMOVERANGESREPLY']._serialized_end=1638
-  _globals['_REMOVELISTEDREQUEST']._serialized_start=1640
-  _globals['_REMOVELISTEDREQUEST']._serialized_end=1737
-  _globals['_REMOVELISTEDREPLY']._serialized_start=1739
-  _globals['_REMOVELISTEDREPLY']._serialized_end=1772
-  _globals['_SYNCREQUEST']._serialized_start=1774
-  _globals['_SYNCREQUEST']._serialized_end=1828
-  _globals['_CHUNKINFO']._serialized_start=1831
-  _globals['_CHUNKINFO']._serialized_end=1965
-  _globals['_LISTCHUNKSREQUEST']._serialized_start=1967
-  _globals['_LISTCHUNKSREQUEST']._serialized_end=2088
-  _globals['_LISTCHUNKSREPLY']._serialized_start=2090
-  _globals['_LISTCHUNKSREPLY']._serialized_end=2178
-  _globals['_SYNCDONEREQUEST']._serialized_start=2180
-  _globals['_SYNCDONEREQUEST']._serialized_end=2258
-  _globals['_APPLIEDRECORD']._serialized_start=2261
-  _globals['_APPLIEDRECORD']._serialized_end=2404
-  _globals['_SYNCAPPLIEDREQUEST']._serialized_start=2406
-  _globals['_SYNCAPPLIEDREQUEST']._serialized_end=2528
-  _globals['_STORAGE']._serialized_start=2645
-  _globals['_STORAGE']._serialized_end=3379
+  _globals['_PACKEDREADS']._serialized_start=1280
+  _globals['_PACKEDREADS']._serialized_end=1350
+  _globals['_READPACKEDREQUEST']._serialized_start=1352
+  _globals['_READPACKEDREQUEST']._serialized_end=1410
+  _globals['_READPACKEDREPLY']._serialized_start=1412
+  _globals['_READPACKEDREPLY']._serialized_end=1479
+  _globals['_QUERYVERSIONREQUEST']._serialized_start=1481
+  _globals['_QUERYVERSIONREQUEST']._serialized_end=1560
+  _globals['_QUERYVERSIONREPLY']._serialized_start=1562
+  _globals['_QUERYVERSIONREPLY']._serialized_end=1623
+  _globals['_CHUNKRANGE']._serialized_start=1625
+  _globals['_CHUNKRANGE']._serialized_end=1665
+  _globals['_REMOVERANGESREQUEST']._serialized_start=1667
+  _globals['_REMOVERANGESREQUEST']._serialized_end=1780
+  _globals['_REMOVERANGESREPLY']._serialized_start=1782
+  _globals['_REMOVERANGESREPLY']._serialized_end=1839
+  _globals['_REMOVELISTEDREQUEST']._serialized_start=1841
+  _globals['_REMOVELISTEDREQUEST']._serialized_end=1938
+  _globals['_REMOVELISTEDREPLY']._serialized_start=1940
+  _globals['_REMOVELISTEDREPLY']._serialized_end=1973
+  _globals['_SYNCREQUEST']._serialized_start=1975
+  _globals['_SYNCREQUEST']._serialized_end=2029
+  _globals['_CHUNKINFO']._serialized_start=2032
+  _globals['_CHUNKINFO']._serialized_end=2166
+  _globals['_LISTCHUNKSREQUEST']._serialized_start=2168
+  _globals['_LISTCHUNKSREQUEST']._serialized_end=2289
+  _globals['_LISTCHUNKSREPLY']._serialized_start=2291
+  _globals['_LISTCHUNKSREPLY']._serialized_end=2379
+  _globals['_SYNCDONEREQUEST']._serialized_start=2381
+  _globals['_SYNCDONEREQUEST']._serialized_end=2459
+  _globals['_APPLIEDRECORD']._serialized_start=2462
+  _globals['_APPLIEDRECORD']._serialized_end=2605
+  _globals['_SYNCAPPLIEDREQUEST']._serialized_start=2607
+  _globals['_SYNCAPPLIEDREQUEST']._serialized_end=2729
+  _globals['_STORAGE']._serialized_start=2846
+  _globals['_STORAGE']._serialized_end=3654
 # @@protoc_insertion_point(module_scope)

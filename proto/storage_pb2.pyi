@@ -169,6 +169,30 @@ class ReadReply(_message.Message):
     data: bytes
     def __init__(self, results: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
+class PackedReads(_message.Message):
+    __slots__ = ("chain", "records")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    chain: VersionedChain
+    records: bytes
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., records: _Optional[bytes] = ...) -> None: ...
+
+class ReadPackedRequest(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[PackedReads]
+    def __init__(self, batches: _Optional[_Iterable[_Union[PackedReads, _Mapping]]] = ...) -> None: ...
+
+class ReadPackedReply(_message.Message):
+    __slots__ = ("lengths", "checksums", "data")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    lengths: bytes
+    checksums: bytes
+    data: bytes
+    def __init__(self, lengths: _Optional[bytes] = ..., checksums: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class QueryVersionRequest(_message.Message):
     __slots__ = ("chain", "chunk_id")
     CHAIN_FIELD_NUMBER: _ClassVar[int]

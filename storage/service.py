@@ -10,8 +10,10 @@ lock or a successor, the manager may have given this target's place away.
 
 from __future__ import annotations
 
+from luciole.checksum import crc32c
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
+from luciole.proto.packed import NOT_READ, READ, pack_numbers
 from luciole.proto.services import Call
 from luciole.routing import WRITTEN, serving_targets, successor
 from luciole.rpc.interface import ServerCall
@@ -34,6 +36,7 @@ READ_BYTES_MAX = 64 * 1024 * 1024
 DIRTY_READ_ATTEMPTS = 8
 ROUTING_WAIT_S = 1.0
 SETTLE_S = 1.0
+_NOTHING = memoryview(b"")
 
 
 class StorageService:
@@ -203,6 +206,38 @@ class StorageService:
             reply.results.append(result)
             buffers.append(room[: result.length])
         call.reply_payload(buffers)
+        return reply
+
+    async def read_packed(
+        self, request: storage_pb2.ReadPackedRequest, call: Call
+    ) -> storage_pb2.ReadPackedReply:
+        """Reads what can be read at once; the rest is NOT_READ, for whatever reason."""
+        batches = [(batch.chain, list(READ.iter_unpack(_whole(batch.records))))
+                   for batch in request.batches]
+        total = sum(length for _, reads in batches for _, _, length in reads)
+        if total > READ_BYTES_MAX:
+            raise FsError(Kind.INVALID_ARGUMENT, f"{total} bytes asked for in one request, "
+                          f"at most {READ_BYTES_MAX}")
+        lengths: list[int] = []
+        parts: list[memoryview] = []
+        for chain, reads in batches:
+            try:
+                target, _ = await self._serving(chain)
+            except FsError:
+                lengths += [NOT_READ] * len(reads)
+                parts += [_NOTHING] * len(reads)
+                continue
+            read_clean = target.engine.read_clean
+            for chunk_id, offset, length in reads:
+                room = call.room(len(lengths), length)
+                count = read_clean(chunk_id, offset, room)
+                lengths.append(NOT_READ if count is None else count)
+                parts.append(room if count == length else room[: count or 0])
+        self._fence.check()
+        reply = storage_pb2.ReadPackedReply(lengths=pack_numbers(lengths))
+        if not call.in_place:
+            reply.checksums = pack_numbers([crc32c(part) for part in parts])
+            call.reply_payload(parts)
         return reply
 
     async def _read_one(
@@ -380,6 +415,12 @@ def _need_trust(target: Target) -> None:
                "it lost power and may lack updates, or is out of touch with its neighbours: the "
                "manager decides")
         raise FsError(Kind.NOT_SERVING, why, f"target {target.target_id}")
+
+
+def _whole(records: bytes) -> bytes:
+    if len(records) % READ.size:
+        raise FsError(Kind.INVALID_ARGUMENT, f"{len(records)} bytes are no whole reads")
+    return records
 
 
 def versions_of(state: ChunkState) -> set[int]:

@@ -55,6 +55,11 @@ class PieceIO:
     length_before: int = 0
     losses: int = 0  # of the chain, as of the last attempt
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether no further attempt can help."""
+        return self.error is not None and self.error.facts.retry is Retry.NEVER
+
 
 class Changed(NamedTuple):
     """What an update of some chunks has done."""
@@ -167,7 +172,7 @@ class ChunkClient:
             assert isinstance(piece.message, storage_pb2.WriteIO)
             piece.message.tag.CopyFrom(tag)
         try:
-            await self._until_done(pieces, self._head_of, self._send_writes, check)
+            await self._until_done(pieces, self._head_of, self._send_writes, check=check)
         finally:
             for tag in tags:
                 self._channels.give_back(tag)
@@ -197,8 +202,33 @@ class ChunkClient:
 
     async def read(self, inode: meta_pb2.Inode, offset: int, buffer: memoryview) -> None:
         """Fills `buffer` from `offset`; what was never written reads as zeros. Raises FsError."""
+        pieces = self._pieces(inode, offset, buffer)
+        await self._until_done(pieces, self._reader_of, self._send_reads)
+
+    async def read_each(
+        self, wanted: Sequence[tuple[meta_pb2.Inode, int, memoryview]]
+    ) -> list[FsError | None]:
+        """Reads many (inode, offset, buffer) side by side; returns each one's failure, or None.
+
+        What was never written reads as zeros. One that fails does not hold up the others.
+        """
+        pieces: list[PieceIO] = []
+        owners: list[int] = []
+        for owner, (inode, offset, buffer) in enumerate(wanted):
+            found = self._pieces(inode, offset, buffer)
+            pieces += found
+            owners += [owner] * len(found)
+        failures: list[FsError | None] = [None] * len(wanted)
+        try:
+            await self._until_done(pieces, self._reader_of, self._send_reads, each=True)
+        except FsError:
+            for owner, piece in zip(owners, pieces, strict=True):
+                failures[owner] = failures[owner] or piece.error
+        return failures
+
+    def _pieces(self, inode: meta_pb2.Inode, offset: int, buffer: memoryview) -> list[PieceIO]:
         table = self.table_of(inode.layout)
-        pieces = [
+        return [
             PieceIO(
                 piece, buffer[piece.position : piece.position + piece.length],
                 storage_pb2.ReadIO(
@@ -207,7 +237,6 @@ class ChunkClient:
                 chain_of(inode.layout, table, piece.chunk))
             for piece in cut(offset, len(buffer), inode.layout)
         ]
-        await self._until_done(pieces, self._reader_of, self._send_reads)
 
     def _reader_of(self, table: RoutingTable, piece: PieceIO) -> int:
         """A serving replica, in turn, avoiding those that failed in this call."""
@@ -272,15 +301,20 @@ class ChunkClient:
         pieces: list[PieceIO],
         choose: Callable[[RoutingTable, PieceIO], int],
         send: Callable[[mgmtd_pb2.Node, list[PieceIO], float], Awaitable[None]],
+        *,
         check: Callable[[], None] = do_nothing,
+        each: bool = False,
     ) -> None:
-        """Sends what is not done, again and again. Raises the first lasting error."""
+        """Sends what is not done, again and again. Raises the first lasting error.
+
+        With `each`, a lasting error of one is that one's end, and the others go on.
+        """
         deadline = self._runtime.clock.now() + self._total_seconds
 
         async def attempt(number: int) -> None:
             check()
             table = self._routing.current()
-            open_pieces = [piece for piece in pieces if not piece.done]
+            open_pieces = [piece for piece in pieces if not piece.done and not piece.hopeless]
             batches = _batches(table, open_pieces, choose)
             remaining = max(0.001, deadline - self._runtime.clock.now())
             timeout = min(self._attempt_seconds, remaining)
@@ -289,10 +323,13 @@ class ChunkClient:
             ])
             failures = [piece.error for piece in open_pieces if piece.error is not None]
             lasting = [error for error in failures if error.facts.retry is Retry.NEVER]
+            passing = [error for error in failures if error.facts.retry is not Retry.NEVER]
             if failures:
-                raise (lasting or failures)[0]
+                raise (passing + lasting if each else lasting + passing)[0]
 
         await retrying(self._runtime, deadline, attempt, self._reroute)
+        if any(piece.hopeless for piece in pieces):
+            raise next(piece.error for piece in pieces if piece.error is not None)
 
     async def _reroute(self, seconds: float) -> None:
         await self._routing.newer_than(self._routing.version, seconds)
@@ -534,8 +571,12 @@ def _batches(
     batches: list[tuple[mgmtd_pb2.Node, list[PieceIO]]] = []
     filling: dict[int, tuple[list[PieceIO], int]] = {}
     for piece in pieces:
-        target = choose(table, piece)
-        node = table.node_of(target)
+        try:
+            target = choose(table, piece)
+            node = table.node_of(target)
+        except FsError as failure:
+            piece.error = failure
+            continue
         piece.message.chain.CopyFrom(_versioned(table.chain(piece.chain_id)))
         piece.failed_targets.add(target)
         piece.losses = table.chain(piece.chain_id).losses

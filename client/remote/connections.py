@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from luciole.config import ClientConfig
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import Caller, MetaStub, MgmtdStub, StorageStub
+from luciole.rpc.reach import NodeCaller
+from luciole.rpc.tcp_client import BlockingCaller
 
 
 @runtime_checkable
@@ -17,12 +20,30 @@ class Severable(Protocol):
         """Makes them fail now."""
 
 
-class Connections:
-    """Callers by address. Making one opens nothing; they connect when used."""
+@runtime_checkable
+class Closable(Protocol):
+    """A caller that holds connections."""
 
-    def __init__(self, connect: Callable[[tuple[str, int]], Caller]) -> None:
+    def close(self) -> None:
+        """Gives them up."""
+
+
+class Connections:
+    """Callers by address. Making one opens nothing; they connect when used.
+
+    Args:
+        connect: makes the caller of an address.
+        reach: makes the caller of a node that is perhaps on this machine; None: as any other.
+    """
+
+    def __init__(
+        self, connect: Callable[[tuple[str, int]], Caller],
+        reach: Callable[[mgmtd_pb2.Node], Caller] | None = None,
+    ) -> None:
         self._connect = connect
+        self._reach = reach
         self._callers: dict[tuple[str, int], Caller] = {}
+        self._nodes: dict[tuple[str, int], tuple[str, Caller]] = {}
 
     def caller(self, address: tuple[str, int]) -> Caller:
         """The caller of an address."""
@@ -32,23 +53,68 @@ class Connections:
             known = self._callers.setdefault(address, self._connect(address))
         return known
 
+    def node(self, node: mgmtd_pb2.Node) -> Caller:
+        """The caller of a node, over whatever reaches it best."""
+        address, local = (node.host, node.rpc_port), node.local
+        if self._reach is None or not local:
+            return self.caller(address)
+        known = self._nodes.get(address)
+        if known is not None and known[0] == local:
+            return known[1]
+        old: object = known[1] if known is not None else None
+        if isinstance(old, Closable):
+            old.close()  # it led to a process that is no more
+        made = self._reach(node)
+        self._nodes[address] = local, made
+        return made
+
     def sever(self, node: mgmtd_pb2.Node) -> None:
         """Ends every call to a node that is known to be dead.
 
         A process that stands still keeps its connections, and a call would wait for its deadline.
         """
-        caller: object = self._callers.get((node.host, node.rpc_port))
-        if isinstance(caller, Severable):
-            caller.sever()
+        address = node.host, node.rpc_port
+        known = self._nodes.get(address)
+        callers: list[object] = [self._callers.get(address), known[1] if known else None]
+        for caller in callers:
+            if isinstance(caller, Severable):
+                caller.sever()
+
+    def close(self) -> None:
+        """Ends every call under way and gives all connections up. Callers are made anew."""
+        callers: list[object] = [
+            *self._callers.values(), *(made for _, made in self._nodes.values())]
+        self._callers, self._nodes = {}, {}
+        for caller in callers:
+            if isinstance(caller, Severable):
+                caller.sever()
+            if isinstance(caller, Closable):
+                caller.close()
 
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """The storage service of a node."""
-        return StorageStub(self.caller((node.host, node.rpc_port)))
+        return StorageStub(self.node(node))
 
     def meta(self, node: mgmtd_pb2.Node) -> MetaStub:
         """The metadata service of a node."""
-        return MetaStub(self.caller((node.host, node.rpc_port)))
+        return MetaStub(self.node(node))
 
     def mgmtd(self, address: tuple[str, int]) -> MgmtdStub:
         """The manager at an address."""
         return MgmtdStub(self.caller(address))
+
+
+def connections_of(
+    config: ClientConfig, name: str, make: type[BlockingCaller] = BlockingCaller
+) -> Connections:
+    """The connections of a client whose waits block, by its `transport`; `name` is for logs."""
+
+    def connect(address: tuple[str, int]) -> Caller:
+        return make(address, cluster_id=config.cluster_id, name=name)
+
+    def reach(node: mgmtd_pb2.Node) -> Caller:
+        return NodeCaller(
+            (node.host, node.rpc_port), node.local, config.transport,
+            cluster_id=config.cluster_id, name=name, make=make)
+
+    return Connections(connect, reach)

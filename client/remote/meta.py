@@ -54,7 +54,7 @@ class MetaClient:
 
         async def attempt(number: int) -> ReplyT:
             node = self._node(number)
-            caller = self._connections.caller((node.host, node.rpc_port))
+            caller = self._connections.node(node)
             remaining = max(0.001, deadline - self._runtime.clock.now())
             return await caller.call(
                 method, request, timeout=min(self.attempt_seconds, remaining))

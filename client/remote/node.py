@@ -52,7 +52,7 @@ class Node:
         """This node as a member, listening on `ports`; the rest as for `Membership`."""
         node = mgmtd_pb2.Node(
             node_id=self._config.node_id, kind=self._kind, host=self._config.host,
-            rpc_port=ports.rpc, grpc_port=ports.grpc,
+            rpc_port=ports.rpc, grpc_port=ports.grpc, local=ports.local,
             generation=int.from_bytes(self.runtime.entropy.token(7), "little"))
         return Membership(
             self.runtime, self.manager, self._config.cluster_id, node, reports,

@@ -34,6 +34,7 @@ from luciole.storage.engine.checks import (
     not_found,
     verify_data,
 )
+from luciole.storage.engine.clean import Clean, CleanChunks
 from luciole.storage.engine.content import place_of, read_content
 from luciole.storage.engine.flush import GroupFlush
 from luciole.storage.engine.interface import (
@@ -71,6 +72,7 @@ from luciole.storage.engine.staging import Stager
 
 Durability = Literal["power", "process"]
 REMOVE_BATCH_MAX = 1000
+CLEAN_BYTES = 64 << 20  # verified pieces in memory
 _READ_ATTEMPTS = 16
 _AFTER_CHUNKS = b"d"
 _AFTER_APPLIED = b"e"
@@ -116,6 +118,7 @@ class BlockEngine:
         self._reserve = reserve
         self._records_lock = threading.Lock()
         self._scratch = _Scratch()
+        self._clean = CleanChunks(CLEAN_BYTES)
         self._closed = False
         self._boot_id = boot_id
         self._content_id = content_id
@@ -196,6 +199,65 @@ class BlockEngine:
                     raise
                 value = newer
         raise FsError(Kind.BUSY, "the chunk changed again and again while it was read")
+
+    def read_clean(self, chunk_id: bytes, offset: int, room: memoryview) -> int | None:
+        """See ChunkEngine."""
+        clean = self._clean.get(chunk_id) or self._look_up(chunk_id)
+        if clean is None:
+            return None
+        size = len(room)
+        index, start = divmod(offset, BLOCK_SIZE)
+        end = min(offset + size, clean.length)
+        if end == offset + size and start + size <= BLOCK_SIZE and size < BLOCK_SIZE:
+            piece = clean.pieces[index] or self._load(chunk_id, clean, index)
+            if piece is None:
+                return None
+            room[:] = piece[start : start + size]
+            return size
+        if end <= offset:
+            return 0
+        if size >= BLOCK_SIZE:
+            try:
+                return self._read_version(chunk_id, clean.version, offset, room).length
+            except FsError:
+                return None
+        position = offset
+        while position < end:
+            index = position // BLOCK_SIZE
+            piece = clean.pieces[index] or self._load(chunk_id, clean, index)
+            if piece is None:
+                return None
+            start = index * BLOCK_SIZE
+            stop = min(end, start + BLOCK_SIZE)
+            room[position - offset : stop - offset] = piece[position - start : stop - start]
+            position = stop
+        return end - offset
+
+    def _look_up(self, chunk_id: bytes) -> Clean | None:
+        changes = self._clean.changes
+        value = self._store.get(chunk_key(chunk_id))
+        record = decode_record(value or b"")
+        version = record.committed
+        if version is None or version.removed or record.pending is not None:
+            return None
+        clean = Clean(version)
+        self._clean.add(chunk_id, clean, changes)
+        return clean
+
+    def _load(self, chunk_id: bytes, clean: Clean, index: int) -> memoryview | None:
+        """Reads, verifies and keeps one piece; None if it cannot be read."""
+        start = index * BLOCK_SIZE
+        memory = bytearray(min(BLOCK_SIZE, clean.length - start))
+        try:
+            if read_content(self._disk, clean.version, start, [memoryview(memory)]) < len(memory):
+                return None
+        except FsError:
+            return None
+        if crc32c(memory) != clean.checksums[index]:
+            return None
+        piece = memoryview(memory).toreadonly()
+        self._clean.keep(chunk_id, clean, index, piece)
+        return piece
 
     async def stage(
         self, chunk_id: bytes, version: int, update: Update, data: memoryview
@@ -362,6 +424,11 @@ class BlockEngine:
         version = record.pending if pending else record.committed
         if version is None or version.removed:
             raise not_found(chunk_id, f"it has no {'pending' if pending else 'committed'} version")
+        return self._read_version(chunk_id, version, offset, buffer)
+
+    def _read_version(
+        self, chunk_id: bytes, version: StoredVersion, offset: int, buffer: memoryview
+    ) -> ReadOutcome:
         end = min(offset + len(buffer), version.length)
         if end <= offset or version.block is None:
             return ReadOutcome(0, version.number, ())
@@ -440,6 +507,7 @@ class BlockEngine:
     def _write(self, batch: Batch, chunk_ids: Sequence[bytes], freed: Iterable[Block]) -> None:
         """Under `_records_lock`: the batch, its epoch and the waiting of blocks are one step."""
         self._store.write(batch)
+        self._clean.forget(chunk_ids)
         self._touched.update(chunk_ids)
         self._allocator.retire(freed)
 

@@ -93,6 +93,10 @@ class ReadOutcome(msgspec.Struct, frozen=True):
 class ChunkEngine(Protocol):
     """One target's chunks."""
 
+    def read_clean(self, chunk_id: bytes, offset: int, room: memoryview) -> int | None:
+        """Fills `room` from a chunk that has no pending version, verified; returns how many bytes,
+        fewer at its end. None: it is not so simple, or something is wrong: `read` tells."""
+
     @property
     def doubtful(self) -> bool:
         """Whether acknowledged updates may be missing: the machine restarted under an engine with

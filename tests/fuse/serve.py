@@ -15,7 +15,7 @@ import trio
 
 from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.mount import start_server
-from luciole.client.fuse.direct.sends import Sends
+from luciole.client.sends import Sends
 from luciole.runtime import ThreadRuntime, TrioRuntime, drive
 from luciole.tests.fuse.memory_cluster import MemoryCluster
 

@@ -12,7 +12,7 @@ import pytest
 
 from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.mount import start_server
-from luciole.client.fuse.direct.sends import Sends
+from luciole.client.sends import Sends
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import CHUNK, MemoryCluster
 from luciole.tests.fuse.mounted import needs_fuse

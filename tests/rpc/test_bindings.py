@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 import trio
@@ -78,6 +79,31 @@ class TrioBinding(FramedBinding):
         return trio.run(main)
 
 
+class SharedBinding:
+    """Over a Unix socket, where memory is shared."""
+
+    remote = True
+
+    def __init__(self) -> None:
+        self._free = itertools.count(1)
+        self._unique = f"\0luciole-test-{os.getpid()}"
+
+    def serve(self, services: Services, port: int = 0) -> tuple[Served, int]:
+        port = port or next(self._free)
+        server = FramedServer(
+            f"{self._unique}-{port}", services, cluster_id=CLUSTER, name="served", kind="test"
+        )
+        server.start()
+        return server, port
+
+    def run(self, port: int, body: Body[T], cluster_id: str = CLUSTER) -> T:
+        caller = BlockingCaller(f"{self._unique}-{port}", cluster_id=cluster_id)
+        try:
+            return drive(body(caller, ThreadRuntime()))
+        finally:
+            caller.close()
+
+
 class GrpcBinding:
     remote = True
 
@@ -103,6 +129,10 @@ class TestFramedBlocking(RpcConformance):
 
 class TestFramedTrio(RpcConformance):
     binding = TrioBinding()
+
+
+class TestShared(RpcConformance):
+    binding = SharedBinding()
 
 
 class TestGrpc(RpcConformance):

@@ -45,6 +45,7 @@ def test_a_dropped_region_leaves_no_descriptor() -> None:
     region.on_close(lambda: ended.append(True))
     del region
     gc.collect()
+    assert ended
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(file)
     assert place_of(view) is None

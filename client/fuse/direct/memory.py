@@ -4,20 +4,29 @@ Layer: shell. A write request's bytes are sent to the storage services from the 
 which the kernel copied them, in the background: so a buffer is used again only when the last view
 of it is gone. Only the interpreter knows when that is, and tells through a weak reference to the
 object that all views keep alive.
+
+The memory is cut from regions, several pieces of each: services on this machine reach it in place.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import threading
 import weakref
+from typing import NamedTuple
 
 from luciole.client.fuse.direct.protocol import IN_HEADER, PAGE, WRITE_IN
+from luciole.rpc.memory import Region
 
 BEFORE_PAYLOAD = IN_HEADER.size + WRITE_IN.size
-FREE_MAX = 16
+FREE_MAX = 16  # pieces that keep their pages while they are free
+PIECES = 8  # of one region
 _Hold = ctypes.Array[ctypes.c_char]
+
+
+class _Piece(NamedTuple):
+    region: Region
+    offset: int
 
 
 class Buffer:
@@ -41,25 +50,33 @@ class Pool:
         self._type = ctypes.c_char * self._size
         # Re-entrant: a weak reference may call back at any allocation, also under the lock.
         self._guard = threading.RLock()
-        self._free: list[mmap.mmap] = []
-        self._out: dict[int, tuple[weakref.ref[_Hold], mmap.mmap]] = {}
+        self._fresh: list[_Piece] = []
+        self._free: list[_Piece] = []
+        self._out: dict[int, tuple[weakref.ref[_Hold], _Piece]] = {}
 
     def take(self) -> Buffer:
         """Memory that nobody looks at. Pages are only made when they are first written."""
         with self._guard:
-            memory = self._free.pop() if self._free else mmap.mmap(-1, self._size)
-        hold = self._type.from_buffer(memory)
+            piece = (self._free or self._unused()).pop()
+        hold = self._type.from_buffer(piece.region.view, piece.offset)
         key = id(hold)
 
         def ended(_: weakref.ref[_Hold]) -> None:
             with self._guard:
                 _, back = self._out.pop(key)
-                if len(self._free) < FREE_MAX:
-                    self._free.append(back)
+                if len(self._free) >= FREE_MAX:
+                    back.region.give_back(back.offset, self._size)
+                self._free.append(back)
 
         with self._guard:
-            self._out[key] = (weakref.ref(hold, ended), memory)
+            self._out[key] = (weakref.ref(hold, ended), piece)
         return Buffer(hold)
+
+    def _unused(self) -> list[_Piece]:
+        if not self._fresh:
+            region = Region(PIECES * self._size)
+            self._fresh = [_Piece(region, number * self._size) for number in range(PIECES)]
+        return self._fresh
 
     @property
     def free_count(self) -> int:

@@ -17,17 +17,16 @@ from luciole.client.fuse.direct.context import Context, Freshness
 from luciole.client.fuse.direct.dispatch import Dispatcher
 from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
-from luciole.client.fuse.direct.sends import Sends
 from luciole.client.fuse.direct.server import Server
 from luciole.client.fuse.read_ahead import set_read_ahead
 from luciole.client.operations import Operations
-from luciole.client.remote.connections import Connections
+from luciole.client.remote.connections import connections_of
+from luciole.client.sends import Sends
 from luciole.client.session import Client
 from luciole.config import ClientConfig
 from luciole.log import get_logger
 from luciole.process import Loop, run_loops
 from luciole.proto import meta_pb2
-from luciole.proto.services import Caller
 from luciole.rpc.tcp_client import BlockingCaller
 from luciole.runtime import ThreadRuntime, drive
 
@@ -82,13 +81,9 @@ def serve_direct(
 
     All calls to services go through a `make_caller`, which may count them.
     """
-
-    def connect(address: tuple[str, int]) -> Caller:
-        return make_caller(address, cluster_id=config.cluster_id, name=f"mount {mount_point}")
-
     client = Client(
-        config, ThreadRuntime(), Connections(connect), kind="fuse",
-        mount_point=str(mount_point), spawn=Sends(SENDS_MAX).spawn)
+        config, ThreadRuntime(), connections_of(config, f"mount {mount_point}", make_caller),
+        kind="fuse", mount_point=str(mount_point), spawn=Sends(SENDS_MAX).spawn)
     drive(client.connect())
     server = start_server(
         client.operations, mount_point, allow_other=allow_other,

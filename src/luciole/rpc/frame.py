@@ -5,10 +5,11 @@ Layer: pure (no I/O). A frame is header, message, payload, end to end. All numbe
     offset size
      0      4  magic "LUCI"
      4      1  protocol version
-     5      1  kind: 1 hello, 2 request, 3 reply, 4 error
+     5      1  kind: 1 hello, 2 request, 3 reply, 4 error, 5 region
      6      2  service id
      8      2  method id
-    10      2  zero
+    10      2  flags: 1 in a request: the payload tells where the bytes lie (shared.py);
+               1 in a reply: its bytes lie where the request wanted them
     12      4  request: milliseconds from now that the caller waits
     16      8  request id, repeated by the reply
     24      4  message length
@@ -56,9 +57,11 @@ class FrameKind(enum.IntEnum):
     REQUEST = 2
     REPLY = 3
     ERROR = 4
+    REGION = 5
 
 
-HELLO, REQUEST, REPLY, ERROR = (int(kind) for kind in FrameKind)
+HELLO, REQUEST, REPLY, ERROR, REGION = (int(kind) for kind in FrameKind)
+SHARED = 1  # the flag
 
 # kind -> (largest message, largest payload)
 _LIMITS = {
@@ -66,7 +69,9 @@ _LIMITS = {
     REQUEST: (MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX),
     REPLY: (MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX),
     ERROR: (ERROR_BYTES_MAX, 0),
+    REGION: (0, 0),
 }
+_FLAGGED = {REQUEST, REPLY}
 
 
 class Header(NamedTuple):
@@ -80,6 +85,7 @@ class Header(NamedTuple):
     message_length: int
     payload_length: int
     message_checksum: int
+    flags: int
 
 
 def corrupt(message: str) -> FsError:
@@ -92,7 +98,7 @@ def parse_header(data: memoryview) -> Header:
 
     Raises FsError CORRUPT_FRAME, or UNIMPLEMENTED when the peer's protocol is newer.
     """
-    (magic, version, kind, service_id, method_id, zero, deadline_ms, request_id, message_length,
+    (magic, version, kind, service_id, method_id, flags, deadline_ms, request_id, message_length,
      payload_length, message_checksum, checksum) = _HEADER.unpack_from(data)  # fmt: skip
     if magic != MAGIC:
         raise corrupt(f"not a luciole peer: the frame begins with {magic!r}, not {MAGIC!r}")
@@ -101,8 +107,8 @@ def parse_header(data: memoryview) -> Header:
     if version != VERSION:
         raise _wrong_version(version)
     limits = _LIMITS.get(kind)
-    if limits is None or zero:
-        raise corrupt(f"unknown kind of frame: {kind}, flags {zero:#x}")
+    if limits is None or (flags and (flags != SHARED or kind not in _FLAGGED)):
+        raise corrupt(f"unknown kind of frame: {kind}, flags {flags:#x}")
     if message_length > limits[0] or payload_length > limits[1]:
         raise corrupt(
             f"frame too large: message of {message_length} bytes (limit {limits[0]}), "
@@ -110,7 +116,7 @@ def parse_header(data: memoryview) -> Header:
         )
     return Header(
         kind, service_id, method_id, deadline_ms, request_id,
-        message_length, payload_length, message_checksum,
+        message_length, payload_length, message_checksum, flags,
     )  # fmt: skip
 
 
@@ -141,10 +147,11 @@ def encode(
     deadline_ms: int = 0,
     request_id: int = 0,
     payload_length: int = 0,
+    flags: int = 0,
 ) -> bytes:
     """Header and message of a frame; `payload_length` bytes follow. Lengths are within bounds."""
     body = _BODY.pack(
-        MAGIC, VERSION, kind, service_id, method_id, 0, deadline_ms, request_id,
+        MAGIC, VERSION, kind, service_id, method_id, flags, deadline_ms, request_id,
         len(message), payload_length, crc32c(message),
     )  # fmt: skip
     return b"".join((body, _CHECKSUM.pack(crc32c(body)), message))

@@ -97,7 +97,8 @@ class ServerCall:
                     Kind.INVALID_ARGUMENT, f"the caller has no room for part {index}, {size} bytes"
                 )
             self.in_place = True
-            return self._rooms[index][:size]
+            room = self._rooms[index]
+            return room if len(room) == size else room[:size]
         if self._arena is not None:
             return self._arena.take(size)
         return memoryview(bytearray(size))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import fcntl
+import itertools
 import mmap
 import os
 import threading
@@ -26,11 +27,30 @@ from luciole.errors import FsError, Kind
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 PAGE = mmap.PAGESIZE
 _BYTE = ctypes.c_char
+_numbers = itertools.count(1)
 _MAP_FIXED = 0x10
+_MAP_FAILED = ctypes.c_void_p(-1).value
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
                        ctypes.c_long]  # fmt: skip
+
+
+def map_file(file: int, size: int) -> tuple[int, memoryview]:
+    """Maps a whole file, shared, for as long as a view of it lives; returns address and view.
+
+    Python's own mmap keeps a descriptor for each mapping. Raises OSError.
+    """
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    address = _libc.mmap(None, size, protection, mmap.MAP_SHARED, file, 0)
+    if address == _MAP_FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    memory = (_BYTE * size).from_address(address)
+    weakref.finalize(memory, _libc.munmap, address, size).atexit = False
+    return address, memoryview(memory).cast("B")
 
 
 class Region:
@@ -51,7 +71,7 @@ class Region:
             self.file = os.memfd_create("luciole", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(self.file, whole)
             fcntl.fcntl(self.file, fcntl.F_ADD_SEALS, SEALS)
-            memory = mmap.mmap(self.file, whole)
+            self.address, memory = map_file(self.file, whole)
         except OSError as failure:
             if self.file >= 0:
                 os.close(self.file)
@@ -59,12 +79,14 @@ class Region:
                 Kind.NO_SPACE, f"no shared memory of {size} bytes: {failure.strerror}"
             ) from failure
         self.size = whole
-        self.view = memoryview(memory)[:size]
-        self.address = ctypes.addressof(_BYTE.from_buffer(memory))
+        self.view = memory[:size]
+        self.number = next(_numbers)
         self._lost: list[tuple[int, int]] = []
+        self._closers: list[Callable[[], None]] = []
         self._guard = threading.Lock()
         _table.add(self)
-        self._ended = weakref.finalize(self, _table.remove, self.address, self.file)
+        self._ended = weakref.finalize(self, _end, self.address, self.file, self._closers)
+        self._ended.atexit = False
 
     def close(self) -> None:
         """Transports forget it; its memory goes with the last view of it. Idempotent."""
@@ -77,8 +99,12 @@ class Region:
         return not self._ended.alive
 
     def on_close(self, call: Callable[[], None]) -> None:
-        """Has `call` run when the region is closed or collected."""
-        weakref.finalize(self.view.obj, call).atexit = False
+        """Has `call` run when the region is closed or collected: on any thread, under any lock."""
+        self._closers.append(call)
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Frees whole pages that nobody needs; they read as zeros then."""
+        _libc.madvise(self.address + offset, size, mmap.MADV_REMOVE)
 
     def lend_no_more(self, offset: int, size: int) -> None:
         """Takes whole pages away from peers: a late one writes where nobody looks.
@@ -94,6 +120,11 @@ class Region:
         if done != self.address + offset:
             raise MemoryError(f"mmap: {os.strerror(ctypes.get_errno())}")
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether any byte of it was taken away from peers."""
+        return bool(self._lost)
+
     def lent_no_more(self, offset: int, size: int) -> bool:
         """Whether some byte of a range was taken away from peers."""
         lost = self._lost
@@ -107,6 +138,9 @@ class Place(NamedTuple):
     offset: int
 
 
+_Entry = tuple[int, "weakref.ref[Region]"]
+
+
 class _Table:
     """The regions of this process by address."""
 
@@ -115,23 +149,22 @@ class _Table:
         self._sorted: tuple[list[int], list[weakref.ref[Region]]] = ([], [])
 
     def add(self, region: Region) -> None:
-        with self._guard:
-            addresses, regions = self._sorted
-            at = bisect.bisect(addresses, region.address)
-            self._sorted = (
-                [*addresses[:at], region.address, *addresses[at:]],
-                [*regions[:at], weakref.ref(region), *regions[at:]],
-            )
+        self._change(lambda known: [*known, (region.address, weakref.ref(region))])
 
-    def remove(self, address: int, file: int) -> None:
+    def remove(self, address: int) -> None:
+        self._change(lambda known: [entry for entry in known if entry[0] != address])
+
+    def _change(self, change: Callable[[list[_Entry]], list[_Entry]]) -> None:
         with self._guard:
-            addresses, regions = self._sorted
-            at = addresses.index(address)
-            self._sorted = (
-                addresses[:at] + addresses[at + 1 :],
-                regions[:at] + regions[at + 1 :],
-            )
-        os.close(file)
+            while True:
+                before = self._sorted
+                entries = sorted(
+                    change(list(zip(*before, strict=True))), key=lambda entry: entry[0]
+                )
+                after = [entry[0] for entry in entries], [entry[1] for entry in entries]
+                if self._sorted is before:  # else a region was collected meanwhile, on this thread
+                    self._sorted = after
+                    return
 
     def find(self, address: int, size: int) -> Place | None:
         addresses, regions = self._sorted
@@ -146,6 +179,14 @@ class _Table:
 
 
 _table = _Table()
+
+
+def _end(address: int, file: int, closers: list[Callable[[], None]]) -> None:
+    """A region is closed, or nobody knows it any more."""
+    _table.remove(address)
+    os.close(file)
+    for call in closers:
+        call()
 
 
 class _RawBuffer(ctypes.Structure):

@@ -36,10 +36,18 @@ class Connection:
         self.inbox = stream.Inbox()
         self.is_quiet = Quiet(connected)
         self.idle_since = 0.0
+        self.busy = True
+        self.retired = False
 
     def close(self) -> None:
         """Closes it, whatever is on its way."""
         self._socket.close()
+
+    def retire(self) -> None:
+        """It is not to be used again. Takes no lock, since a finalizer may call it."""
+        self.retired = True
+        if not self.busy:
+            self.sever()
 
     def sever(self) -> None:
         """Ends it under whoever uses it: the call that waits here fails now."""
@@ -56,8 +64,11 @@ class Outgoing(NamedTuple):
     payload: Sequence[Buffer]
     payload_length: int
 
-    def buffers(self, remaining: float) -> list[Buffer]:
-        """The frame of a request whose caller waits for `remaining` seconds."""
+    def buffers(self, remaining: float, table: bytes = b"") -> list[Buffer]:
+        """The frame of a request whose caller waits for `remaining` seconds.
+
+        `table`, if not empty, goes in place of the payload and tells where its bytes lie.
+        """
         head = frame.encode(
             frame.REQUEST,
             self.message,
@@ -65,8 +76,11 @@ class Outgoing(NamedTuple):
             method_id=self.method.method_id,
             deadline_ms=frame.milliseconds(remaining),
             request_id=self.request_id,
-            payload_length=self.payload_length,
+            payload_length=len(table) or self.payload_length,
+            flags=frame.SHARED if table else 0,
         )
+        if table:
+            return [head, table]
         return [head, *self.payload] if self.payload_length else [head]
 
 
@@ -124,6 +138,7 @@ class Peer(Generic[C]):
 
     def begin(self, connection: C) -> C:
         """A call goes over it from now on."""
+        connection.busy = True
         with self._guard:
             self._busy.add(connection)
         return connection
@@ -139,10 +154,11 @@ class Peer(Generic[C]):
         """Keeps a connection on which nothing is under way; closes what is idle for too long."""
         connection.inbox.shrink()
         now = connection.idle_since = time.monotonic()
-        surplus = []
+        surplus: list[C] = []
         with self._guard:
             self._busy.discard(connection)
-            self._idle.append(connection)
+            connection.busy = False
+            (surplus if connection.retired else self._idle).append(connection)
             limit = 0 if self._closed else self._idle_max
             while self._idle and (
                 len(self._idle) > limit or self._idle[0].idle_since < now - IDLE_AGE_MAX_S

@@ -1,9 +1,14 @@
-"""Serves one handler on the framed protocol and on gRPC, for as long as a block runs."""
+"""Serves one handler on every transport, for as long as a block runs.
+
+Layer: shell. The Unix socket has an abstract name with a random part: no file is left behind, no
+path is too long, and who connects to it has found this very process.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from luciole.config import ServiceConfig
@@ -17,23 +22,36 @@ class Ports(NamedTuple):
 
     rpc: int
     grpc: int
+    local: str = ""  # name of a Unix socket for callers on this machine, where memory is shared
 
 
 @contextmanager
 def serving(config: ServiceConfig, service: Service, handler: object) -> Iterator[Ports]:
-    """Starts both servers, stops them gracefully. Raises FsError when a port is taken."""
+    """Starts all servers, stops them gracefully. Raises FsError when a port is taken."""
     name = f"{service.name.lower()}-{config.node_id}"
     framed = FramedServer(
-        (config.host, config.rpc_port), [(service, handler)], cluster_id=config.cluster_id,
-        name=name, kind=service.name.lower())
-    rpc_port = framed.start()
-    try:
-        grpc_server = GrpcServer(
-            (config.host, config.grpc_port), [(service, handler)], cluster_id=config.cluster_id)
+        (config.host, config.rpc_port),
+        [(service, handler)],
+        cluster_id=config.cluster_id,
+        name=name,
+        kind=service.name.lower(),
+    )
+    local_name = f"\0luciole-{name}-{os.urandom(8).hex()}"
+    local = FramedServer(
+        local_name,
+        [(service, handler)],
+        cluster_id=config.cluster_id,
+        name=name,
+        kind=service.name.lower(),
+    )
+    grpc_server = GrpcServer(
+        (config.host, config.grpc_port), [(service, handler)], cluster_id=config.cluster_id
+    )
+    with ExitStack() as running:
+        rpc_port = framed.start()
+        running.callback(framed.stop)
+        local.start()
+        running.callback(local.stop)
         grpc_port = grpc_server.start()
-        try:
-            yield Ports(rpc_port, grpc_port)
-        finally:
-            grpc_server.stop()
-    finally:
-        framed.stop()
+        running.callback(grpc_server.stop)
+        yield Ports(rpc_port, grpc_port, local_name[1:])

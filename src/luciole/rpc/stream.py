@@ -99,8 +99,12 @@ def read_reply(
     request_id: int,
     reply_type: type[ReplyT],
     sink: Callable[[ReplyT], Sequence[memoryview]] | None,
+    *,
+    in_place: bool = False,
 ) -> Reader[ReplyT | FsError]:
     """Reads the answer to a request, its payload straight into the buffers of `sink`.
+
+    `in_place` says that the peer may have put the payload where the request told.
 
     Returns the reply, or the error that the peer answered. Raises FsError CORRUPT_FRAME or
     CONNECTION_LOST when the connection cannot be used any more.
@@ -123,17 +127,32 @@ def read_reply(
         reply = reply_type.FromString(message)
     except DecodeError as failure:
         raise frame.corrupt(f"{reply_type.__name__} cannot be decoded: {failure}") from failure
+    early = inbox.view[end:filled]
+    yield from _take_payload(header, early, sink, reply, in_place)
+    return reply
+
+
+def _take_payload(
+    header: Header,
+    early: memoryview,
+    sink: Callable[[ReplyT], Sequence[memoryview]] | None,
+    reply: ReplyT,
+    in_place: bool,
+) -> Reader[None]:
+    """Receives the bulk bytes of a reply, of which `early` came along with its message."""
+    if header.flags:
+        if not in_place or header.payload_length:
+            raise frame.corrupt("bytes are said to lie where nobody wanted them")
+        return
     if sink is None:
         if header.payload_length:
             raise frame.corrupt(f"{header.payload_length} bytes of payload came unasked")
-        return reply
+        return
     buffers = sink(reply)
-    early = inbox.view[end:filled]
     if len(buffers) == 1 and buffers[0].nbytes == len(early) == header.payload_length:
         memoryview(buffers[0]).cast("B")[:] = early
     else:
         yield from _read_payload(early, header.payload_length, buffers)
-    return reply
 
 
 def _error_in(header: Header, message: bytes, request_id: int) -> FsError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import socket
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import trio
@@ -21,9 +22,12 @@ import trio
 from luciole.errors import FsError
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
-from luciole.rpc import stream
+from luciole.rpc import frame, stream
 from luciole.rpc.interface import TIMEOUT_DEFAULT_S
+from luciole.rpc.lending import NOTHING, Lender, Loan
+from luciole.rpc.memory import Region
 from luciole.rpc.peer import IDLE_MAX, Connection, Peer
+from luciole.rpc.shared import NUMBER
 from luciole.rpc.wire import Address, BlockingWire, TrioWire
 
 # Part of the pause when a peer is cut off: a call may begin to connect just before it is known.
@@ -34,6 +38,39 @@ class _BlockingConnection(Connection):
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(connected)
         self.wire = BlockingWire(connected)
+        self._until = 0.0
+        self._lender: Lender | None = None
+        if connected.family == socket.AF_UNIX:
+            self._lender = Lender(self._show, _weakly(self))
+
+    def lend(self, payload: Sequence[Buffer], into: Sequence[memoryview], deadline: float) -> Loan:
+        """What of these the peer may reach in place: nothing, unless it is on this machine."""
+        if self._lender is None or not (payload or into):
+            return NOTHING
+        self._until = deadline
+        return self._lender.lend(payload, into)
+
+    def _show(self, region: Region) -> int:
+        self.wire.send_file(frame.encode(frame.REGION, b""), region.file, self._until)
+        answer = self.wire.pull(stream.read_frame(self.inbox), self._until)
+        if answer is None:
+            raise ConnectionResetError("the peer hung up on a region")
+        if answer.header.kind == frame.ERROR:
+            raise frame.decode_error(answer.message)
+        number: int = NUMBER.unpack(answer.message)[0]
+        return number
+
+
+def _weakly(connection: _BlockingConnection) -> Callable[[], None]:
+    """Retires a connection that is still there."""
+    reference = weakref.ref(connection)
+
+    def retire() -> None:
+        found = reference()
+        if found is not None:
+            found.retire()
+
+    return retire
 
 
 class _TrioConnection(Connection):
@@ -88,12 +125,22 @@ class BlockingCaller:
         deadline = time.monotonic() + seconds
         outgoing = peer.prepare(method, request, payload)
         connection = peer.begin(peer.take() or self._connect(deadline))
+        loan = NOTHING
         try:
-            connection.wire.send(outgoing.buffers(deadline - time.monotonic()), deadline)
-            reader = stream.read_reply(connection.inbox, outgoing.request_id, method.reply, sink)
+            loan = connection.lend(payload, into, deadline)
+            request_frame = outgoing.buffers(deadline - time.monotonic(), loan.table)
+            connection.wire.send(request_frame, deadline)
+            reader = stream.read_reply(
+                connection.inbox,
+                outgoing.request_id,
+                method.reply,
+                sink,
+                in_place=bool(loan.rooms),
+            )
             outcome = connection.wire.pull(reader, deadline)
         except BaseException as error:
             peer.discard(connection)
+            loan.take_back()
             if isinstance(error, Exception):
                 raise peer.broken(error, method.path, seconds) from error
             raise
@@ -101,6 +148,14 @@ class BlockingCaller:
         if isinstance(outcome, FsError):
             raise outcome
         return outcome
+
+    def __str__(self) -> str:
+        return str(self._peer)
+
+    def probe(self) -> None:
+        """Connects, and keeps the connection for a call. Raises FsError."""
+        peer = self._peer
+        peer.give(peer.begin(self._connect(time.monotonic() + CONNECT_TIMEOUT_S)))
 
     def _connect(self, deadline: float) -> _BlockingConnection:
         address = self._peer.address

@@ -16,6 +16,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 
 import structlog
 
@@ -24,7 +25,8 @@ from luciole.proto.services import Buffer
 from luciole.rpc import frame, stream
 from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
 from luciole.rpc.interface import Arena, ServerCall
-from luciole.rpc.wire import Address, BlockingWire, describe, tune
+from luciole.rpc.shared import NUMBER, Shown
+from luciole.rpc.wire import Address, BlockingWire, PassingWire, describe, tune
 from luciole.runtime import drive
 
 _log = structlog.get_logger(__name__)
@@ -102,7 +104,7 @@ class FramedServer:
         if self._acceptor is not None:
             self._acceptor.join(limit_s)
         self._listener.close()
-        if isinstance(self.address, str):
+        if isinstance(self.address, str) and not self.address.startswith("\0"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.address)
         # A peer that is idle or in the middle of a request reads as closed; a reply still goes out.
@@ -176,6 +178,7 @@ class _Connection:
         self._admitted = admitted
         self._inbox = stream.Inbox()
         self._arena = Arena()
+        self._shown = Shown()
 
     def hang_up(self, how: int) -> None:
         """Makes the thread's next (or present) receive end."""
@@ -186,7 +189,8 @@ class _Connection:
         """The thread: until the peer closes, breaks the protocol or stalls."""
         try:
             tune(self._socket)
-            wire = BlockingWire(self._socket, _TICK_S)
+            local = self._socket.family == socket.AF_UNIX
+            wire = (PassingWire if local else BlockingWire)(self._socket, _TICK_S)
             try:
                 self._greet(wire)
                 while self._serve_one(wire):
@@ -201,6 +205,7 @@ class _Connection:
             _log.debug("connection broke", peer=self._peer, error=str(error))
         finally:
             self._socket.close()
+            self._shown = Shown()  # its memory is the caller's, who is gone
             self._server.forget(self)
 
     def _greet(self, wire: BlockingWire) -> None:
@@ -233,11 +238,22 @@ class _Connection:
             request: stream.Frame | None = stop.value
         if request is None:
             return False
-        buffers = self._answer(request, began)
+        if isinstance(wire, PassingWire) and request.header.kind == frame.REGION:
+            buffers = [self._take_region(wire.take_files())]
+        else:
+            buffers = self._answer(request, began)
         wire.send(buffers, time.monotonic() + self._server.frame_s)
         self._inbox.shrink()
         self._arena.reset()
         return True
+
+    def _take_region(self, files: Sequence[int]) -> Buffer:
+        try:
+            number = self._shown.add(files)
+        except FsError as error:
+            _log.warning("region refused", peer=self._peer, error=str(error))
+            return frame.encode_error(0, error)
+        return frame.encode(frame.REPLY, NUMBER.pack(number))
 
     def _wait_for_request(self, wire: BlockingWire, wanted: list[memoryview]) -> int:
         while True:
@@ -253,21 +269,29 @@ class _Connection:
         if header.kind != frame.REQUEST:
             raise frame.corrupt(f"expected a request, got a frame of kind {header.kind}")
         deadline = began + header.deadline_ms / 1000
-        call = ServerCall(
-            deadline, request.payload, header.request_id, arena=self._arena)
         endpoint: Endpoint | None = None
         try:
+            payload: memoryview = request.payload
+            rooms: list[memoryview] = []
+            if header.flags:
+                payload, rooms = self._shown.resolve(request.payload, self._arena)
+            call = ServerCall(deadline, payload, header.request_id, rooms=rooms, arena=self._arena)
             endpoint = self._server.endpoints.find(header.service_id, header.method_id)
             parsed = endpoint.parse(request.message)
             reply = drive(endpoint.answer(parsed, call, time.monotonic()))
             message = reply.SerializeToString()
             frame.check_message_size(message, endpoint.method.path)
-            length = frame.payload_bytes(call.response) if call.response else 0
+            sent = bool(call.response) and not call.in_place
+            length = frame.payload_bytes(call.response) if sent else 0
         except Exception as error:
             what = endpoint.method.path if endpoint is not None else ""
             return [frame.encode_error(header.request_id, failure(error, header.request_id, what))]
         head = frame.encode(
-            frame.REPLY, message, request_id=header.request_id, payload_length=length
+            frame.REPLY,
+            message,
+            request_id=header.request_id,
+            payload_length=length,
+            flags=frame.SHARED if call.in_place else 0,
         )
         return [head, *call.response] if length else [head]
 
@@ -287,7 +311,8 @@ def _listen(address: Address) -> socket.socket:
         if not isinstance(address, str):
             family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
             return socket.create_server(address, family=family, backlog=512)
-        _remove_stale(address)
+        if not address.startswith("\0"):  # an abstract name ends with its server
+            _remove_stale(address)
         listener = socket.socket(socket.AF_UNIX)
         try:
             listener.bind(address)

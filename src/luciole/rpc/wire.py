@@ -21,11 +21,16 @@ Address = tuple[str, int] | str  # (host, port), or the path of a Unix socket
 
 _TIMEVAL = struct.Struct("@ll")
 _TICK_MIN_S = 0.001
+_FILE = struct.Struct("@i")
+_FILES_ROOM = socket.CMSG_SPACE(_FILE.size)  # of more than one, the kernel closes the rest
 
 
 def describe(address: Address) -> str:
     """An address for people."""
-    return f"unix:{address}" if isinstance(address, str) else f"{address[0]}:{address[1]}"
+    # The name of an abstract Unix socket begins with a zero byte, which people write as @.
+    if isinstance(address, str):
+        return f"unix:{address}".replace("\0", "@")
+    return f"{address[0]}:{address[1]}"
 
 
 def tune(connection: socket.socket) -> None:
@@ -119,6 +124,42 @@ class BlockingWire:
             except BlockingIOError:
                 continue
             buffers = after(buffers, sent)
+
+    def send_file(self, data: bytes, file: int, deadline: float) -> None:
+        """Sends a few bytes, and an open file with them. Raises TimeoutError or OSError."""
+        self._arm(deadline)
+        if socket.send_fds(self._socket, [data], [file]) != len(data):
+            raise TimeoutError("no room for a small frame")
+
+
+class PassingWire(BlockingWire):
+    """A Unix socket over which a peer may pass open files."""
+
+    def __init__(self, connection: socket.socket, tick_s: float = 1.0) -> None:
+        super().__init__(connection, tick_s)
+        self._files: list[int] = []
+
+    def receive(self, views: list[memoryview], deadline: float) -> int:
+        """As `BlockingWire.receive`; what files came along is kept for `take_files`."""
+        while True:
+            self._arm(deadline)
+            try:
+                count, ancillary, _, _ = self._socket.recvmsg_into(
+                    views, _FILES_ROOM, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                continue
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    self._files += [
+                        number for (number,) in _FILE.iter_unpack(data[: len(data) & -4])
+                    ]
+            return count
+
+    def take_files(self) -> list[int]:
+        """The files that came since the last call: the caller's to close."""
+        files, self._files = self._files, []
+        return files
 
 
 class TrioWire:

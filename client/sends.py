@@ -15,7 +15,7 @@ import trio
 from luciole.log import get_logger
 from luciole.runtime import drive
 
-log = get_logger("fuse")
+log = get_logger("client")
 
 
 class Sends:

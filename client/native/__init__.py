@@ -1,0 +1,1 @@
+"""The filesystem as a Python library: `luciole.connect`."""

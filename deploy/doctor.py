@@ -1,0 +1,76 @@
+"""`luciole doctor`: how this machine reaches each node of a cluster, and why not in a better way.
+
+Layer: shell. It connects as a client would, by the client's own `transport`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+from rich.table import Table
+
+from luciole.config import ClientConfig
+from luciole.deploy.commands import Commands
+from luciole.deploy.connect import add_cluster_options, client_config, open_client
+from luciole.deploy.output import answers, print_json
+from luciole.errors import FsError
+from luciole.proto import mgmtd_pb2
+from luciole.rpc.reach import NodeCaller
+from luciole.rpc.wire import describe
+from luciole.runtime import drive
+
+ROUTING_SECONDS = 5.0
+
+
+class Way(msgspec.Struct):
+    """How one node is reached."""
+
+    node_id: int
+    kind: str
+    address: str
+    transport: str  # "shm" or "tcp"; empty: not at all
+    why: str  # not a better one, or what is wrong
+
+
+def add_command(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Adds `doctor`."""
+    parser = commands.add_parser(
+        "doctor", help="how each node is reached from here",
+        description="Connects to each node as a client of this machine would, and tells by which "
+        "transport, and why not by a better one.", epilog="example: luciole doctor --json")
+    add_cluster_options(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the ways; 1 when a node is not reached at all. Raises FsError."""
+    config = client_config(args)
+    client = open_client(config)
+    drive(client.manager.wait_for_routing(ROUTING_SECONDS))
+    table = client.routing.current()
+    ways = [_way(node, config)
+            for kind in (mgmtd_pb2.META, mgmtd_pb2.STORAGE) for node in table.nodes(kind)]
+    if args.json:
+        print_json({"nodes": ways})
+    else:
+        shown = Table("node", "kind", "address", "transport", "why not a better one")
+        for way in ways:
+            shown.add_row(str(way.node_id), way.kind, way.address, way.transport or "none", way.why)
+        answers().print(shown)
+    return 0 if all(way.transport for way in ways) else 1
+
+
+def _way(node: mgmtd_pb2.Node, config: ClientConfig) -> Way:
+    kind = mgmtd_pb2.NodeKind.Name(node.kind).lower()
+    address = (node.host, node.rpc_port)
+    caller = NodeCaller(
+        address, node.local, config.transport, cluster_id=config.cluster_id, name="doctor")
+    try:
+        choice = caller.probe()
+    except FsError as failure:
+        return Way(node.node_id, kind, describe(address), "", str(failure))
+    finally:
+        caller.close()
+    return Way(node.node_id, kind, describe(address), choice.transport, choice.why)

@@ -1,0 +1,100 @@
+"""The caller's half of shared memory: which of a call's buffers the server may reach, and when not.
+
+Layer: shell. One `Lender` per connection. A call is lent all of its payload or none, and all of its
+rooms or none: bytes that lie elsewhere travel. Rooms are lent as whole pages only, because they are
+taken back when the call fails: a server that stands still may wake up much later and write, so
+its pages are exchanged under the address (`Region.lend_no_more`), and nothing else may lie on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from luciole.errors import FsError
+from luciole.proto.services import Buffer
+from luciole.rpc.memory import PAGE, Region, address_of, place_of
+from luciole.rpc.shared import PIECES_MAX, encode_table
+
+Show = Callable[[Region], int]
+REFUSED = -1
+
+
+class Loan(NamedTuple):
+    """What one call lends."""
+
+    table: bytes = b""
+    rooms: Sequence[memoryview] = ()
+
+    def take_back(self) -> None:
+        """The call failed: what the server still writes is to go nowhere."""
+        for room in self.rooms:
+            place = place_of(room)  # None: an overlapping one took it back
+            if place is not None:
+                place.region.lend_no_more(place.offset, room.nbytes)
+
+
+NOTHING = Loan()
+
+
+class Lender:
+    """The regions that the peer of one connection knows.
+
+    Args:
+        show: sends a region over the connection; returns its number there. Raises FsError.
+        retire: has the connection end when a region that it knows is closed.
+    """
+
+    def __init__(self, show: Show, retire: Callable[[], None]) -> None:
+        self._show = show
+        self._retire = retire
+        self._numbers: dict[int, int] = {}
+
+    def lend(self, payload: Sequence[Buffer], into: Sequence[memoryview]) -> Loan:
+        """What the server may reach of a call's buffers. Raises what `show` raises of I/O."""
+        if payload:
+            pieces = self._pieces(payload, align=1)
+            return Loan(encode_table(pieces, [])) if pieces else NOTHING
+        rooms = self._pieces(into, align=PAGE)
+        return Loan(encode_table([], rooms), into) if rooms else NOTHING
+
+    def _pieces(self, buffers: Sequence[Buffer], *, align: int) -> list[int] | None:
+        """Region, length and offset of each; None: not all of them can be lent."""
+        if len(buffers) > PIECES_MAX:
+            return None
+        pieces: list[int] = []
+        begin = end = 0  # the region of the last one: those of one call mostly lie in one
+        number = REFUSED
+        for buffer in buffers:
+            if not isinstance(buffer, memoryview) or not buffer.contiguous:
+                return None
+            size = buffer.nbytes
+            address = address_of(buffer) if size else 0
+            if not begin <= address <= end - size or not size:
+                place = place_of(buffer)
+                if place is None:
+                    return None
+                region = place.region
+                known = self._numbers.get(region.number)
+                number = self._introduce(region) if known is None else known
+                if number == REFUSED:
+                    return None
+                begin, end = region.address, region.address + region.size
+                if region.has_lost:
+                    end = begin  # each is looked up by itself
+            offset = address - begin
+            if (offset | size) % align:
+                return None
+            pieces += (number, size, offset)
+        return pieces
+
+    def _introduce(self, region: Region) -> int:
+        if region.closed:
+            return REFUSED
+        try:
+            number = self._show(region)
+            region.on_close(self._retire)
+        except FsError:
+            number = REFUSED  # the server has its reasons, and bytes can travel
+        self._numbers[region.number] = number
+        return number
