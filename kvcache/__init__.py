@@ -1,1 +1,1 @@
-"""KV cache for inference engines: not built yet."""
+"""KV cache for inference engines: immutable blocks by key, on volumes of the storage nodes."""
