@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from luciole.proto import mgmtd_pb2
-from luciole.proto.services import Caller, MetaStub, MgmtdStub, StorageStub
+from luciole.proto.services import Caller, KvCacheStub, MetaStub, MgmtdStub, StorageStub
 
 
 @runtime_checkable
@@ -44,6 +44,10 @@ class Connections:
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """The storage service of a node."""
         return StorageStub(self.caller((node.host, node.rpc_port)))
+
+    def kv_cache(self, node: mgmtd_pb2.Node) -> KvCacheStub:
+        """The KV cache of a node."""
+        return KvCacheStub(self.caller((node.host, node.rpc_port)))
 
     def meta(self, node: mgmtd_pb2.Node) -> MetaStub:
         """The metadata service of a node."""
