@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from luciole.deploy import commands, configuration, fsck, node, serve, status, trash, trees
+from luciole.deploy import commands, configuration, fsck, kv, node, serve, status, trash, trees
 from luciole.deploy.output import error
 from luciole.errors import FsError
 
@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     trash.add_command(groups)
     configuration.add_commands(groups)
     node.add_commands(groups)
+    kv.add_commands(groups)
     serve.add_commands(groups)
     return parser
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from luciole.deploy import kv_bench, kv_replay
 from luciole.deploy.connect import add_cluster_options, client_config
 from luciole.deploy.output import answers, print_json
-from luciole.deploy.sizes import size
 from luciole.deploy.status import size_text
+from luciole.deploy.trees import amount
 from luciole.errors import FsError, Kind
 from luciole.kvcache.store import Store
 from luciole.proto import common_pb2, kvcache_pb2, mgmtd_pb2
@@ -33,13 +33,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     change = _add(actions, "set", run_set, "change a namespace", "kv set llama --ttl 86400")
     for action in (create, change):
         action.add_argument("name", metavar="NAME")
-        action.add_argument("--quota", type=size, metavar="SIZE", help="room on all volumes "
+        action.add_argument("--quota", type=amount, metavar="SIZE", help="room on all volumes "
                             "together, as 500M or 2T; 0: all that they have (default)")
         action.add_argument("--ttl", type=int, metavar="SECONDS",
                             help="age at which blocks go; 0: none (default)")
         action.add_argument("--replication", type=int, metavar="N",
                             help="volumes that hold a block (default: 1)")
-        action.add_argument("--block-size", type=size, metavar="SIZE",
+        action.add_argument("--block-size", type=amount, metavar="SIZE",
                             help="size of most blocks, for those who ask")
         action.add_argument("--description", metavar="TEXT", help="model and layout, for people")
     _add(actions, "list", run_list, "list namespaces", "kv list --json")
@@ -50,7 +50,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
                  "kv evict llama --keep 1G")
     for action in (stat, drop, evict):
         action.add_argument("name", metavar="NAME")
-    evict.add_argument("--keep", type=size, default=0, metavar="SIZE",
+    evict.add_argument("--keep", type=amount, default=0, metavar="SIZE",
                        help="bytes that may stay, of all volumes together (default: 0)")
     kv_bench.add_command(actions)
     kv_replay.add_command(actions)
