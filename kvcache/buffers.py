@@ -44,7 +44,7 @@ def _view(part: Any, *, writable: bool) -> memoryview:
 
 def size_of(views: Sequence[memoryview]) -> int:
     """Bytes of a block's memory."""
-    return sum(map(len, views))
+    return len(views[0]) if len(views) == 1 else sum(map(len, views))
 
 
 def checksums_over(offset: int, views: Sequence[memoryview]) -> list[int]:

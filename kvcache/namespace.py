@@ -85,11 +85,12 @@ class Blocks:
         granted: set[int] = set()
 
         async def ask(node_id: int, calls: VolumeCalls, indices: list[int]) -> None:
-            count, size = await calls.match([keys[i] for i in indices], lease_id, lease)
+            count, size = await calls.match(_some(keys, indices), lease_id, lease)
             if count:
                 granted.add(node_id)
-            for index in indices[:count]:
-                sizes[index] = max(1, size // count)
+                each = max(1, size // count)
+                for index in indices[:count]:
+                    sizes[index] = each
 
         await self._volumes.ask(
             self.record, keys, range(len(keys)), limit, ask, settled=lambda i: sizes[i] > 0)
@@ -155,7 +156,7 @@ class Blocks:
             some = [Outcome.LATE] * len(indices)
             try:
                 await calls.get(
-                    [keys[i] for i in indices], [views[i] for i in indices], offset, some)
+                    _some(keys, indices), [views[i] for i in indices], offset, some)
             except FsError as failure:
                 explain(some, failure)
                 raise
@@ -192,7 +193,7 @@ class Blocks:
         async def ask(node_id: int, calls: VolumeCalls, indices: list[int]) -> None:
             some = [Outcome.LATE] * len(indices)
             try:
-                await calls.put([keys[i] for i in indices], [views[i] for i in indices], some)
+                await calls.put(_some(keys, indices), [views[i] for i in indices], some)
             except FsError as failure:
                 explain(some, failure)
                 raise
@@ -220,9 +221,10 @@ class Blocks:
         found = [False] * len(keys)
 
         async def ask(node_id: int, calls: VolumeCalls, indices: list[int]) -> None:
-            statuses = await calls.exists([keys[i] for i in indices], touch=touch)
+            statuses = await calls.exists(_some(keys, indices), touch=touch)
             for index, status in zip(indices, statuses, strict=True):
-                found[index] = found[index] or bool(status)
+                if status:
+                    found[index] = True
 
         await self._volumes.ask(
             self.record, keys, range(len(keys)), limit, ask, settled=found.__getitem__)
@@ -241,7 +243,7 @@ class Blocks:
         found = [False] * len(keys)
 
         async def ask(node_id: int, calls: VolumeCalls, indices: list[int]) -> None:
-            statuses = await calls.delete([keys[i] for i in indices])
+            statuses = await calls.delete(_some(keys, indices))
             for index, status in zip(indices, statuses, strict=True):
                 found[index] = found[index] or bool(status)
 
@@ -269,3 +271,8 @@ class Blocks:
         """Keeps the rate at which blocks came lately, for estimates."""
         measured = size / max(seconds - CALL_GUESS_S, 1e-6)
         self._bytes_s += LEARNING * (measured - self._bytes_s)
+
+
+def _some(keys: Sequence[bytes], indices: list[int]) -> Sequence[bytes]:
+    """The keys at `indices`, which are distinct and ascend."""
+    return keys if len(indices) == len(keys) else [keys[index] for index in indices]

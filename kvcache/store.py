@@ -47,7 +47,7 @@ class _Cluster:
         self, config: ClientConfig, runtime: Runtime, caller: type[BlockingCaller | TrioCaller],
         memory_bytes: int,
     ) -> None:
-        self._config = config
+        self.config = config
         self.runtime = runtime
         self._callers: list[BlockingCaller | TrioCaller] = []
 

@@ -46,10 +46,10 @@ class Leases(Generic[V]):
         elif deadline > lease.deadline:
             lease.deadline = deadline
             heapq.heappush(self._order, (deadline, lease_id))
-        held = lease.entries
-        for entry in entries:
+        before = len(lease.entries)
+        lease.entries.extend(entries)
+        for entry in lease.entries[before:]:
             entry.leases += 1
-            held.append(entry)
         return True
 
     def extend(self, lease_id: int, deadline: float) -> bool:

@@ -20,7 +20,7 @@ def pack_keys(keys: Sequence[bytes]) -> tuple[int, bytes]:
     size = len(keys[0]) if keys else KEY_BYTES_MIN
     packed = b"".join(keys)
     check_keys(size, packed)
-    require(all(len(key) == size for key in keys), Kind.INVALID_ARGUMENT,
+    require(len(set(map(len, keys))) <= 1, Kind.INVALID_ARGUMENT,
             "the keys of one call differ in size: hash them to one size")
     return size, packed
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from itertools import takewhile
+from typing import NamedTuple, cast
 
 from luciole.checksum import block_checksums
 from luciole.clock import Clock, Entropy
 from luciole.errors import FsError, Kind, require
-from luciole.kvcache.core.eviction import Entry
+from luciole.kvcache.core.eviction import USES_MAX, Entry
 from luciole.kvcache.core.leases import LEASE_SECONDS_MAX, Leases
 from luciole.kvcache.core.packing import pack_numbers
 from luciole.kvcache.core.slots import Slot, Slots, class_of, header_room, slot_bytes
@@ -147,23 +148,21 @@ class Volume:
         """
         space = self.space(namespace_id)
         now_ns, now = self._clock.wall_ns(), self._clock.now()
-        found: list[Entry[Slot]] = []
-        total = 0
         with self.guard:
             self.leases.expire(now)
-            for key in keys:
-                entry = space.find(key, now_ns)
-                if entry is None:
-                    break
-                found.append(entry)
-                total += entry.length
-            if lease_seconds > 0 and found:
+            there = list(map(space.index.get, keys)) if not space.ttl_ns else [
+                space.find(key, now_ns) for key in keys]
+            found = list(takewhile(_is_there, there)) if None in there else there
+            entries = cast("list[Entry[Slot]]", found)
+            if lease_seconds > 0 and entries:
                 deadline = now + min(lease_seconds, LEASE_SECONDS_MAX)
-                require(self.leases.grant(lease_id, found, deadline), Kind.NO_SPACE,
+                require(self.leases.grant(lease_id, entries, deadline), Kind.NO_SPACE,
                         "there are too many leases: end some, or wait")
-                for entry in found:
-                    space.touch(entry)
-        return len(found), total
+                for entry in entries:
+                    if entry.uses < USES_MAX:
+                        entry.uses += 1
+        total = sum([entry.length for entry in entries])
+        return len(entries), total
 
     def lease(self, lease_id: int, seconds: float) -> bool:
         """Extends a lease to `seconds` from now, or ends it (0). Returns whether it was there."""
@@ -421,3 +420,7 @@ class Volume:
             self.flush()
         finally:
             self.disk.close()
+
+
+def _is_there(entry: Entry[Slot] | None) -> bool:
+    return entry is not None
