@@ -98,7 +98,11 @@ class Blocks:
         total = sum(sizes[:count])
         self._statistics.note("match", limit.elapsed(), {
             Outcome.HIT: count, Outcome.MISS: len(keys) - count})
-        held = Lease(lease_id, tuple(sorted(granted))) if lease > 0 and count else None
+        held = Lease(lease_id, tuple(sorted(granted))) if lease > 0 else None
+        if held is not None and count == 0:
+            # Volumes know of their own keys alone, and may have leased blocks behind the gap.
+            await self._lease(held, 0, max(limit.remaining(), 0.0))
+            held = None
         return Match(count, held, CALL_GUESS_S + total / self._bytes_s if count else 0.0, total)
 
     async def extend(self, lease: Lease, seconds: float, deadline: float = DEADLINE_S) -> bool:

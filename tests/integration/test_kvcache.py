@@ -105,7 +105,9 @@ def test_eight_processes_share_a_namespace_within_its_quota(cluster: Cluster) ->
         stats = total(cluster, "shared")
         assert stats["evicted"] > 0
         assert stats["used_bytes"] <= QUOTA
-        assert stats["used_bytes"] >= 0.9 * QUOTA or SECONDS < 60
+        # Leases are released, so there is nearly always something that can go.
+        assert counts.get("put REFUSED", 0) < 0.01 * counts["put STORED"]
+        assert stats["used_bytes"] >= 0.98 * QUOTA or SECONDS < 20
         assert stats["damaged"] == 0
     assert cluster.fsck() == []
 

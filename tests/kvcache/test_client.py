@@ -10,6 +10,7 @@ import pytest
 
 from luciole.errors import FsError
 from luciole.kvcache.core.outcomes import Outcome
+from luciole.kvcache.namespace import Match
 from luciole.kvcache.volume.checking import check
 from luciole.tests.kvcache.volumes import SPACE, content, key
 from luciole.tests.kvcache.world import World
@@ -85,6 +86,9 @@ def test_a_match_counts_to_the_first_gap_and_holds_it(make: Make) -> None:
     namespace.put(NAMES[:5], [content(name, SIZE) for name in NAMES[:5]])
     namespace.put(NAMES[6:9], [content(name, SIZE) for name in NAMES[6:9]])
     assert namespace.match_prefix(NAMES).count == 5
+    namespace.delete(NAMES[:1])
+    assert namespace.match_prefix(NAMES, lease=30.0) == Match(0, None, 0.0, 0)
+    assert not any(len(volume.leases) for volume in world.volumes.values())
 
 
 @pytest.mark.parametrize("length", [100, 65536, 200_000])

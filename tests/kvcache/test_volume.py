@@ -201,6 +201,7 @@ def test_threads_that_put_get_and_evict_never_see_wrong_bytes(tmp_path: Path) ->
                 name = key((seed * 31 + step * 7) % 150)
                 if get(volume, name) is None:
                     put(volume, name, 20 * KIB)
+                    assert volume.spaces[SPACE].used <= SLAB
         except AssertionError as failure:
             wrong.append(str(failure))
 

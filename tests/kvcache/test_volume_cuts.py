@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from luciole.kvcache.volume.checking import check
-from luciole.kvcache.volume.volume import PRESENT, STORED, Volume
+from luciole.kvcache.volume.volume import PRESENT, STORED, Limits, Volume
 from luciole.tests.kvcache.volumes import SPACE, get, key, open_volume, put
 from luciole.tests.storage.cuts import Recorder
 
@@ -35,6 +35,8 @@ def script() -> list[Step]:
         ("flush", lambda volume: volume.flush()),
         ("evict", lambda volume: volume.evict(SPACE, 40 * KIB)),
     ]
+    # From here on each block takes the slot of another one, in a slab that holds more.
+    steps.append(("limit", lambda volume: volume.configure({SPACE: Limits(200 * KIB, 0)})))
     for number in range(20, 30):
         steps.append((f"put {number}", putting(number)))
     return [*steps, ("delete", lambda volume: volume.delete(SPACE, [key(29)])),
