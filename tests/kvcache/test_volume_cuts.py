@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from luciole.kvcache.volume.checking import check
 from luciole.kvcache.volume.volume import PRESENT, STORED, Limits, Volume
 from luciole.tests.kvcache.volumes import SPACE, get, key, open_volume, put
@@ -14,7 +16,7 @@ from luciole.tests.storage.cuts import Recorder
 
 KIB = 1024
 SMALL_SLAB = 128 * KIB
-POWER_CUTS = 4  # at each point
+POWER_CUTS = 2  # at each point
 Step = tuple[str, Callable[[Volume], object]]
 
 
@@ -88,6 +90,7 @@ class Cuts:
         volume.close()
 
 
+@pytest.mark.slow
 def test_a_volume_survives_its_death_at_every_point(tmp_path: Path) -> None:
     cuts = Cuts(tmp_path)
     cuts.run()
