@@ -20,7 +20,7 @@ from luciole.client.core.consistency import (
 )
 from luciole.client.session import Client
 from luciole.errors import FsError
-from luciole.proto import meta_pb2, storage_pb2
+from luciole.proto import common_pb2, meta_pb2, storage_pb2
 from luciole.proto.method import Method
 from luciole.proto.services import (
     META_SCAN_DENTRIES,
@@ -35,6 +35,7 @@ from luciole.runtime import Runtime
 
 SECOND_LOOK_S = 3.0  # more than the collector's pause between two passes
 CHUNK_PAGE = 1000
+VOLUME_CHECK_S = 120.0
 Progress = Callable[[str, int, int], None]
 Scan = Method[meta_pb2.ScanRequest, meta_pb2.ScanReply]
 
@@ -47,6 +48,7 @@ class Report:
     dentries: int
     chunks: int  # each counted once for each replica
     problems: list[Problem]
+    cached: int = 0  # blocks of the KV cache
 
 
 async def check(client: Client, runtime: Runtime, progress: Progress) -> Report:
@@ -81,7 +83,28 @@ async def _pass(client: Client, runtime: Runtime, progress: Progress) -> Report:
         count, found = await _check_chain(client, runtime, space, chain.chain_id)
         chunks += count
         problems += found
-    return Report(len(space.inodes), len(space.dentries), chunks, problems)
+    cached, found = await _check_volumes(client, progress)
+    return Report(
+        len(space.inodes), len(space.dentries), chunks, problems + found, cached=cached)
+
+
+async def _check_volumes(client: Client, progress: Progress) -> tuple[int, list[Problem]]:
+    """(blocks compared, problems) of the KV cache's volumes: each compares itself with its disk."""
+    table = client.routing.current()
+    blocks = 0
+    problems = []
+    for number, node_id in enumerate(nodes := table.kv_volumes()):
+        progress("checking volumes of the KV cache", number, len(nodes))
+        subject = f"volume of node {node_id}"
+        try:
+            reply = await client.connections.kv_cache(table.node(node_id)).check(
+                common_pb2.Empty(), timeout=VOLUME_CHECK_S)
+        except FsError as failure:
+            problems.append(Problem("unreadable-volume", subject, str(failure)))
+            continue
+        blocks += reply.blocks
+        problems += [Problem("cache-volume", subject, text) for text in reply.problems]
+    return blocks, problems
 
 
 async def _read_namespace(client: Client, progress: Progress) -> Namespace:

@@ -10,7 +10,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from luciole.deploy import commands, configuration, doctor, fsck, node, serve, status, trash, trees
+from luciole.deploy import (
+    commands,
+    configuration,
+    doctor,
+    fsck,
+    kv,
+    node,
+    serve,
+    status,
+    trash,
+    trees,
+)
 from luciole.deploy.output import error
 from luciole.errors import FsError
 
@@ -32,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     trash.add_command(groups)
     configuration.add_commands(groups)
     node.add_commands(groups)
+    kv.add_commands(groups)
     serve.add_commands(groups)
     return parser
 

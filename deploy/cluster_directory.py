@@ -61,6 +61,7 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     port_base: Port
     managers: Annotated[int, Meta(ge=1, le=3)] = 1
     metas: Annotated[int, Meta(ge=1, le=16)] = 1
+    kv_capacity_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 0  # of each node
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,8 @@ def default_configs(file: ClusterFile) -> dict[str, msgspec.Struct]:
             found[service.name] = StorageConfig(
                 cluster_id=file.cluster_id, node_id=service.node_id, rpc_port=rpc,
                 grpc_port=grpc, mgmtd=manager, disks=[f"{service.name}/disk0"],
-                targets_per_disk=file.targets_per_node, durability=file.durability)
+                targets_per_disk=file.targets_per_node, durability=file.durability,
+                kv_capacity_bytes=file.kv_capacity_bytes)
     return found
 
 

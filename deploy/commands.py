@@ -11,7 +11,7 @@ import msgspec
 
 from luciole.client.fuse.mount import serve_mount
 from luciole.config import ClientConfig, load
-from luciole.deploy import local_cluster, mounts, processes
+from luciole.deploy import local_cluster, mounts, processes, trees
 from luciole.deploy.cluster_directory import ClusterDirectory
 from luciole.deploy.connect import DEFAULT_DIRECTORY, add_cluster_options
 from luciole.deploy.local_cluster import Shape
@@ -96,6 +96,8 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
     up.add_argument("--durability", choices=("process", "power"), help="what an acknowledged "
                     "write survives: the end of every process, or loss of power too (default: "
                     "process)")
+    up.add_argument("--kv-capacity", type=trees.amount, metavar="SIZE", help="room on each storage "
+                    "node for cached blocks of inference engines, 0: none (default: 1G)")
     up.add_argument("--mount", metavar="PATH", help="mount it there, too")
     _add_binding(up)
     up.add_argument("--port-base", type=port, metavar="N",
@@ -110,7 +112,7 @@ def run_up(args: argparse.Namespace) -> int:
     """Makes or starts a cluster, and mounts it."""
     directory = ClusterDirectory(Path(args.directory))
     shape = Shape(args.nodes, args.replicas, args.targets_per_node, args.durability,
-                  args.port_base, args.managers, args.metas)
+                  args.port_base, args.managers, args.metas, args.kv_capacity)
     directory.check_usable()
     place = mounts.absolute(args.mount) if args.mount else None
     if place is not None:

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         drive(client.end_session())
     if args.json:
         print_json({"clean": not found.problems, "inodes": found.inodes,
-                    "dentries": found.dentries, "chunks": found.chunks, "problems": [
+                    "dentries": found.dentries, "chunks": found.chunks,
+                    "cached_blocks": found.cached, "problems": [
                         {"kind": problem.kind, "subject": problem.subject,
                          "message": problem.message} for problem in found.problems]})
     else:
@@ -52,6 +53,8 @@ def _render(found: Report) -> None:
             f"{problem.kind}: {problem.subject}: {problem.message}", style="yellow",
             soft_wrap=True)
     read = f"{found.inodes} inodes, {found.dentries} entries and {found.chunks} replicas of chunks"
+    if found.cached:
+        read += f", {found.cached} cached blocks"
     if not found.problems:
         console.print(f"clean: {read}", style="green", soft_wrap=True)
         return

@@ -58,9 +58,11 @@ class Shape:
     port_base: int | None = None
     managers: int | None = None
     metas: int | None = None
+    kv_capacity_bytes: int | None = None
 
 
-DEFAULTS = {"nodes": 3, "replicas": 2, "targets_per_node": 4, "durability": "process"}
+DEFAULTS = {"nodes": 3, "replicas": 2, "targets_per_node": 4, "durability": "process",
+            "kv_capacity_bytes": 1 << 30}
 
 
 def prepare(directory: ClusterDirectory, shape: Shape) -> ClusterFile:

@@ -43,9 +43,10 @@ def run(args: argparse.Namespace) -> int:
         configure(level=meta.log_level)
         serve_meta(meta)
     else:
+        from luciole.kvcache.volume.server import beside_storage  # noqa: PLC0415
         from luciole.storage.server import serve as serve_storage  # noqa: PLC0415
 
         storage = load(path, StorageConfig)
         configure(level=storage.log_level)
-        serve_storage(storage)
+        serve_storage(storage, beside_storage)
     return 0

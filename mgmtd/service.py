@@ -23,6 +23,7 @@ from luciole.log import get_logger
 from luciole.mgmtd import store
 from luciole.mgmtd.core.administration import check_removal
 from luciole.mgmtd.core.chain_table import next_chain, without_content
+from luciole.mgmtd.core.kv_namespaces import settled
 from luciole.mgmtd.core.links import Links, cut_links, who_steps_down
 from luciole.mgmtd.core.placement import place_chains
 from luciole.mgmtd.primary import Primary, Term
@@ -463,6 +464,42 @@ class MgmtdService:
             return version + 1
 
         return mgmtd_pb2.SetConfigReply(version=await self._write(body))
+
+    # Namespaces of the KV cache.
+
+    async def set_kv_namespace(
+        self, request: mgmtd_pb2.SetKvNamespaceRequest, call: Call
+    ) -> mgmtd_pb2.SetKvNamespaceReply:
+        """Makes a namespace, or changes one. Raises FsError."""
+        async def body(txn: Transaction) -> int:
+            routing = await store.load_routing(txn)
+            next_id = await store.next_kv_namespace(txn)
+            record = settled(request.record, routing.kv_namespaces, next_id)
+            store.put_kv_namespace(txn, record, max(next_id, record.namespace_id + 1))
+            await store.raise_version(txn)
+            return record.namespace_id
+
+        namespace_id = await self._change(body)
+        return mgmtd_pb2.SetKvNamespaceReply(
+            routing_version=self._routing.version, namespace_id=namespace_id)
+
+    async def drop_kv_namespace(
+        self, request: mgmtd_pb2.DropKvNamespaceRequest, call: Call
+    ) -> mgmtd_pb2.DropKvNamespaceReply:
+        """Forgets a namespace; the volumes then remove its blocks."""
+        async def body(txn: Transaction) -> None:
+            store.drop_kv_namespace(txn, request.namespace_id)
+            await store.raise_version(txn)
+
+        await self._change(body)
+        return mgmtd_pb2.DropKvNamespaceReply(routing_version=self._routing.version)
+
+    async def _change(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Runs a transaction that changes routing, and shows everybody."""
+        async with self._runtime.lock(LOCK):
+            result = await self._write(body)
+            await self._reload()
+        return result
 
     # Clients.
 

@@ -18,6 +18,8 @@ TARGET = b"TGIF"
 CHAIN = b"CHIF"
 TABLE = b"CHIT"
 CONFIG = b"CONF"
+KV_NAMESPACE = b"KVNS"
+KV_NEXT_NAMESPACE = b"SINGkv-next-namespace"
 CLUSTER_ID = b"SINGcluster-id"
 ROUTING_VERSION = b"SINGrouting-version"
 PRIMARY = b"SINGprimary-manager"
@@ -63,13 +65,15 @@ async def load_routing(txn: Transaction) -> mgmtd_pb2.Routing:
     routing.targets.extend(await _all(txn, TARGET, mgmtd_pb2.Target))
     routing.chains.extend(await _all(txn, CHAIN, mgmtd_pb2.Chain))
     routing.tables.extend(await _all(txn, TABLE, mgmtd_pb2.ChainTable))
+    routing.kv_namespaces.extend(await _all(txn, KV_NAMESPACE, mgmtd_pb2.KvNamespace))
     return routing
 
 
 Record = (mgmtd_pb2.Node | mgmtd_pb2.Target | mgmtd_pb2.Chain | mgmtd_pb2.ChainTable
-          | mgmtd_pb2.PrimaryLease)
+          | mgmtd_pb2.PrimaryLease | mgmtd_pb2.KvNamespace)
 RecordT = TypeVar(
-    "RecordT", mgmtd_pb2.Node, mgmtd_pb2.Target, mgmtd_pb2.Chain, mgmtd_pb2.ChainTable)
+    "RecordT", mgmtd_pb2.Node, mgmtd_pb2.Target, mgmtd_pb2.Chain, mgmtd_pb2.ChainTable,
+    mgmtd_pb2.KvNamespace)
 
 
 async def _all(
@@ -114,6 +118,22 @@ def put_chain(txn: Transaction, chain: mgmtd_pb2.Chain) -> None:
 def put_table(txn: Transaction, table: mgmtd_pb2.ChainTable) -> None:
     """Stores one version of a chain table."""
     _put(txn, TABLE + _number(table.table_id) + _number(table.version), table)
+
+
+async def next_kv_namespace(txn: Transaction) -> int:
+    """The id of the next namespace of the KV cache."""
+    return int.from_bytes(await txn.get(KV_NEXT_NAMESPACE) or _number(1), "big")
+
+
+def put_kv_namespace(txn: Transaction, record: mgmtd_pb2.KvNamespace, next_id: int) -> None:
+    """Stores a namespace of the KV cache; `next_id` is the least id that was never given."""
+    _put(txn, KV_NAMESPACE + _number(record.namespace_id), record)
+    txn.set(KV_NEXT_NAMESPACE, _number(next_id))
+
+
+def drop_kv_namespace(txn: Transaction, namespace_id: int) -> None:
+    """Forgets a namespace of the KV cache."""
+    txn.clear(KV_NAMESPACE + _number(namespace_id))
 
 
 async def get_primary(txn: Transaction) -> mgmtd_pb2.PrimaryLease | None:

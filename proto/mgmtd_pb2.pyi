@@ -72,7 +72,7 @@ DISABLE: NodeAction
 DRAIN: NodeAction
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation", "local")
+    __slots__ = ("node_id", "kind", "state", "host", "rpc_port", "grpc_port", "generation", "local", "kv_capacity_bytes")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Node(_message.Message):
     GRPC_PORT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
+    KV_CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     kind: NodeKind
     state: NodeState
@@ -89,7 +90,26 @@ class Node(_message.Message):
     grpc_port: int
     generation: int
     local: str
-    def __init__(self, node_id: _Optional[int] = ..., kind: _Optional[_Union[NodeKind, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., host: _Optional[str] = ..., rpc_port: _Optional[int] = ..., grpc_port: _Optional[int] = ..., generation: _Optional[int] = ..., local: _Optional[str] = ...) -> None: ...
+    kv_capacity_bytes: int
+    def __init__(self, node_id: _Optional[int] = ..., kind: _Optional[_Union[NodeKind, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., host: _Optional[str] = ..., rpc_port: _Optional[int] = ..., grpc_port: _Optional[int] = ..., generation: _Optional[int] = ..., local: _Optional[str] = ..., kv_capacity_bytes: _Optional[int] = ...) -> None: ...
+
+class KvNamespace(_message.Message):
+    __slots__ = ("namespace_id", "name", "quota_bytes", "ttl_seconds", "replication", "block_bytes", "description")
+    NAMESPACE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REPLICATION_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    namespace_id: int
+    name: str
+    quota_bytes: int
+    ttl_seconds: int
+    replication: int
+    block_bytes: int
+    description: str
+    def __init__(self, namespace_id: _Optional[int] = ..., name: _Optional[str] = ..., quota_bytes: _Optional[int] = ..., ttl_seconds: _Optional[int] = ..., replication: _Optional[int] = ..., block_bytes: _Optional[int] = ..., description: _Optional[str] = ...) -> None: ...
 
 class ChainTarget(_message.Message):
     __slots__ = ("target_id", "state")
@@ -138,20 +158,22 @@ class Target(_message.Message):
     def __init__(self, target_id: _Optional[int] = ..., node_id: _Optional[int] = ..., disk: _Optional[int] = ..., chain_id: _Optional[int] = ..., content_id: _Optional[int] = ...) -> None: ...
 
 class Routing(_message.Message):
-    __slots__ = ("version", "cluster_id", "nodes", "targets", "chains", "tables")
+    __slots__ = ("version", "cluster_id", "nodes", "targets", "chains", "tables", "kv_namespaces")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
     TABLES_FIELD_NUMBER: _ClassVar[int]
+    KV_NAMESPACES_FIELD_NUMBER: _ClassVar[int]
     version: int
     cluster_id: str
     nodes: _containers.RepeatedCompositeFieldContainer[Node]
     targets: _containers.RepeatedCompositeFieldContainer[Target]
     chains: _containers.RepeatedCompositeFieldContainer[Chain]
     tables: _containers.RepeatedCompositeFieldContainer[ChainTable]
-    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., chains: _Optional[_Iterable[_Union[Chain, _Mapping]]] = ..., tables: _Optional[_Iterable[_Union[ChainTable, _Mapping]]] = ...) -> None: ...
+    kv_namespaces: _containers.RepeatedCompositeFieldContainer[KvNamespace]
+    def __init__(self, version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[Target, _Mapping]]] = ..., chains: _Optional[_Iterable[_Union[Chain, _Mapping]]] = ..., tables: _Optional[_Iterable[_Union[ChainTable, _Mapping]]] = ..., kv_namespaces: _Optional[_Iterable[_Union[KvNamespace, _Mapping]]] = ...) -> None: ...
 
 class TargetReport(_message.Message):
     __slots__ = ("target_id", "state", "chain_version", "used_bytes", "capacity_bytes", "free_bytes", "chunks", "resync_done", "resync_total", "disk", "device", "scrubbed_chunks", "scrubbed_bytes", "damaged", "repaired", "unrepairable", "resync_seconds_left", "content_id")
@@ -426,6 +448,32 @@ class AdministerNodeRequest(_message.Message):
     def __init__(self, node_id: _Optional[int] = ..., action: _Optional[_Union[NodeAction, str]] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class AdministerNodeReply(_message.Message):
+    __slots__ = ("routing_version",)
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    def __init__(self, routing_version: _Optional[int] = ...) -> None: ...
+
+class SetKvNamespaceRequest(_message.Message):
+    __slots__ = ("record",)
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    record: KvNamespace
+    def __init__(self, record: _Optional[_Union[KvNamespace, _Mapping]] = ...) -> None: ...
+
+class SetKvNamespaceReply(_message.Message):
+    __slots__ = ("routing_version", "namespace_id")
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_ID_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    namespace_id: int
+    def __init__(self, routing_version: _Optional[int] = ..., namespace_id: _Optional[int] = ...) -> None: ...
+
+class DropKvNamespaceRequest(_message.Message):
+    __slots__ = ("namespace_id",)
+    NAMESPACE_ID_FIELD_NUMBER: _ClassVar[int]
+    namespace_id: int
+    def __init__(self, namespace_id: _Optional[int] = ...) -> None: ...
+
+class DropKvNamespaceReply(_message.Message):
     __slots__ = ("routing_version",)
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
     routing_version: int

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
-from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2, storage_pb2
+from luciole.proto import common_pb2, kvcache_pb2, meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.method import Method, Service
 
 Buffer = bytes | bytearray | memoryview
@@ -124,6 +124,14 @@ MGMTD_ADMINISTER_NODE: Method[mgmtd_pb2.AdministerNodeRequest, mgmtd_pb2.Adminis
     "Mgmtd", "AdministerNode", "administer_node", 1, 11,
     mgmtd_pb2.AdministerNodeRequest, mgmtd_pb2.AdministerNodeReply,
 )
+MGMTD_SET_KV_NAMESPACE: Method[mgmtd_pb2.SetKvNamespaceRequest, mgmtd_pb2.SetKvNamespaceReply] = Method(
+    "Mgmtd", "SetKvNamespace", "set_kv_namespace", 1, 20,
+    mgmtd_pb2.SetKvNamespaceRequest, mgmtd_pb2.SetKvNamespaceReply,
+)
+MGMTD_DROP_KV_NAMESPACE: Method[mgmtd_pb2.DropKvNamespaceRequest, mgmtd_pb2.DropKvNamespaceReply] = Method(
+    "Mgmtd", "DropKvNamespace", "drop_kv_namespace", 1, 21,
+    mgmtd_pb2.DropKvNamespaceRequest, mgmtd_pb2.DropKvNamespaceReply,
+)
 MGMTD = _service("Mgmtd", 1, (
     MGMTD_REGISTER_NODE,
     MGMTD_HEARTBEAT,
@@ -136,6 +144,8 @@ MGMTD = _service("Mgmtd", 1, (
     MGMTD_LIST_CLIENT_SESSIONS,
     MGMTD_STATUS,
     MGMTD_ADMINISTER_NODE,
+    MGMTD_SET_KV_NAMESPACE,
+    MGMTD_DROP_KV_NAMESPACE,
 ))
 
 
@@ -185,6 +195,14 @@ class MgmtdService(Protocol):
     async def administer_node(
         self, request: mgmtd_pb2.AdministerNodeRequest, call: Call
     ) -> mgmtd_pb2.AdministerNodeReply: ...
+
+    async def set_kv_namespace(
+        self, request: mgmtd_pb2.SetKvNamespaceRequest, call: Call
+    ) -> mgmtd_pb2.SetKvNamespaceReply: ...
+
+    async def drop_kv_namespace(
+        self, request: mgmtd_pb2.DropKvNamespaceRequest, call: Call
+    ) -> mgmtd_pb2.DropKvNamespaceReply: ...
 
 
 class MgmtdStub:
@@ -355,6 +373,36 @@ class MgmtdStub:
         """Calls Mgmtd.AdministerNode."""
         return await self.caller.call(
             MGMTD_ADMINISTER_NODE, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def set_kv_namespace(
+        self,
+        request: mgmtd_pb2.SetKvNamespaceRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[mgmtd_pb2.SetKvNamespaceReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> mgmtd_pb2.SetKvNamespaceReply:
+        """Calls Mgmtd.SetKvNamespace."""
+        return await self.caller.call(
+            MGMTD_SET_KV_NAMESPACE, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def drop_kv_namespace(
+        self,
+        request: mgmtd_pb2.DropKvNamespaceRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[mgmtd_pb2.DropKvNamespaceReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> mgmtd_pb2.DropKvNamespaceReply:
+        """Calls Mgmtd.DropKvNamespace."""
+        return await self.caller.call(
+            MGMTD_DROP_KV_NAMESPACE, request,
             timeout=timeout, payload=payload, sink=sink, into=into,
         )
 
@@ -1801,5 +1849,236 @@ class StorageStub:
         """Calls Storage.SyncApplied."""
         return await self.caller.call(
             STORAGE_SYNC_APPLIED, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+
+KVCACHE_EXISTS: Method[kvcache_pb2.KvExistsRequest, kvcache_pb2.KvExistsReply] = Method(
+    "KvCache", "Exists", "exists", 4, 1,
+    kvcache_pb2.KvExistsRequest, kvcache_pb2.KvExistsReply,
+)
+KVCACHE_MATCH: Method[kvcache_pb2.KvMatchRequest, kvcache_pb2.KvMatchReply] = Method(
+    "KvCache", "Match", "match", 4, 2,
+    kvcache_pb2.KvMatchRequest, kvcache_pb2.KvMatchReply,
+)
+KVCACHE_LEASE: Method[kvcache_pb2.KvLeaseRequest, kvcache_pb2.KvLeaseReply] = Method(
+    "KvCache", "Lease", "lease", 4, 3,
+    kvcache_pb2.KvLeaseRequest, kvcache_pb2.KvLeaseReply,
+)
+KVCACHE_GET: Method[kvcache_pb2.KvGetRequest, kvcache_pb2.KvGetReply] = Method(
+    "KvCache", "Get", "get", 4, 4,
+    kvcache_pb2.KvGetRequest, kvcache_pb2.KvGetReply,
+)
+KVCACHE_PUT: Method[kvcache_pb2.KvPutRequest, kvcache_pb2.KvPutReply] = Method(
+    "KvCache", "Put", "put", 4, 5,
+    kvcache_pb2.KvPutRequest, kvcache_pb2.KvPutReply,
+)
+KVCACHE_DELETE: Method[kvcache_pb2.KvDeleteRequest, kvcache_pb2.KvDeleteReply] = Method(
+    "KvCache", "Delete", "delete", 4, 6,
+    kvcache_pb2.KvDeleteRequest, kvcache_pb2.KvDeleteReply,
+)
+KVCACHE_EVICT: Method[kvcache_pb2.KvEvictRequest, kvcache_pb2.KvEvictReply] = Method(
+    "KvCache", "Evict", "evict", 4, 7,
+    kvcache_pb2.KvEvictRequest, kvcache_pb2.KvEvictReply,
+)
+KVCACHE_STATS: Method[common_pb2.Empty, kvcache_pb2.KvStatsReply] = Method(
+    "KvCache", "Stats", "stats", 4, 8,
+    common_pb2.Empty, kvcache_pb2.KvStatsReply,
+)
+KVCACHE_CHECK: Method[common_pb2.Empty, kvcache_pb2.KvCheckReply] = Method(
+    "KvCache", "Check", "check", 4, 9,
+    common_pb2.Empty, kvcache_pb2.KvCheckReply,
+)
+KVCACHE = _service("KvCache", 4, (
+    KVCACHE_EXISTS,
+    KVCACHE_MATCH,
+    KVCACHE_LEASE,
+    KVCACHE_GET,
+    KVCACHE_PUT,
+    KVCACHE_DELETE,
+    KVCACHE_EVICT,
+    KVCACHE_STATS,
+    KVCACHE_CHECK,
+))
+
+
+class KvCacheService(Protocol):
+    """Handler of KvCache."""
+
+    async def exists(
+        self, request: kvcache_pb2.KvExistsRequest, call: Call
+    ) -> kvcache_pb2.KvExistsReply: ...
+
+    async def match(
+        self, request: kvcache_pb2.KvMatchRequest, call: Call
+    ) -> kvcache_pb2.KvMatchReply: ...
+
+    async def lease(
+        self, request: kvcache_pb2.KvLeaseRequest, call: Call
+    ) -> kvcache_pb2.KvLeaseReply: ...
+
+    async def get(
+        self, request: kvcache_pb2.KvGetRequest, call: Call
+    ) -> kvcache_pb2.KvGetReply: ...
+
+    async def put(
+        self, request: kvcache_pb2.KvPutRequest, call: Call
+    ) -> kvcache_pb2.KvPutReply: ...
+
+    async def delete(
+        self, request: kvcache_pb2.KvDeleteRequest, call: Call
+    ) -> kvcache_pb2.KvDeleteReply: ...
+
+    async def evict(
+        self, request: kvcache_pb2.KvEvictRequest, call: Call
+    ) -> kvcache_pb2.KvEvictReply: ...
+
+    async def stats(
+        self, request: common_pb2.Empty, call: Call
+    ) -> kvcache_pb2.KvStatsReply: ...
+
+    async def check(
+        self, request: common_pb2.Empty, call: Call
+    ) -> kvcache_pb2.KvCheckReply: ...
+
+
+class KvCacheStub:
+    """Typed calls to KvCache over any transport."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+
+    async def exists(
+        self,
+        request: kvcache_pb2.KvExistsRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvExistsReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvExistsReply:
+        """Calls KvCache.Exists."""
+        return await self.caller.call(
+            KVCACHE_EXISTS, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def match(
+        self,
+        request: kvcache_pb2.KvMatchRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvMatchReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvMatchReply:
+        """Calls KvCache.Match."""
+        return await self.caller.call(
+            KVCACHE_MATCH, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def lease(
+        self,
+        request: kvcache_pb2.KvLeaseRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvLeaseReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvLeaseReply:
+        """Calls KvCache.Lease."""
+        return await self.caller.call(
+            KVCACHE_LEASE, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def get(
+        self,
+        request: kvcache_pb2.KvGetRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvGetReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvGetReply:
+        """Calls KvCache.Get."""
+        return await self.caller.call(
+            KVCACHE_GET, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def put(
+        self,
+        request: kvcache_pb2.KvPutRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvPutReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvPutReply:
+        """Calls KvCache.Put."""
+        return await self.caller.call(
+            KVCACHE_PUT, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def delete(
+        self,
+        request: kvcache_pb2.KvDeleteRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvDeleteReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvDeleteReply:
+        """Calls KvCache.Delete."""
+        return await self.caller.call(
+            KVCACHE_DELETE, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def evict(
+        self,
+        request: kvcache_pb2.KvEvictRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvEvictReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvEvictReply:
+        """Calls KvCache.Evict."""
+        return await self.caller.call(
+            KVCACHE_EVICT, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def stats(
+        self,
+        request: common_pb2.Empty,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvStatsReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvStatsReply:
+        """Calls KvCache.Stats."""
+        return await self.caller.call(
+            KVCACHE_STATS, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def check(
+        self,
+        request: common_pb2.Empty,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvCheckReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvCheckReply:
+        """Calls KvCache.Check."""
+        return await self.caller.call(
+            KVCACHE_CHECK, request,
             timeout=timeout, payload=payload, sink=sink, into=into,
         )

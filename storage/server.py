@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -14,6 +16,8 @@ from luciole.config import StorageConfig
 from luciole.errors import FsError, Kind
 from luciole.process import Loop, run_loops
 from luciole.proto import mgmtd_pb2, services
+from luciole.routing import RoutingTable
+from luciole.rpc.dispatch import Services
 from luciole.rpc.serving import serving
 from luciole.runtime import ThreadRuntime
 from luciole.storage.engine.file import FileEngine
@@ -30,18 +34,41 @@ RELEASE_S = 60.0  # room of removed chunks is back on the disk after two of thes
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+def unmoved(table: RoutingTable) -> None:
+    """What a process does with new routing that has nothing else."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What else lives in the storage service's process (the KV cache's volume)."""
+
+    services: Services = ()
+    loops: Sequence[Loop] = ()
+    kv_capacity: int = 0
+    observe: Callable[[RoutingTable], None] = unmoved
+
+
+Company = Callable[[StorageConfig, Node], AbstractContextManager[Beside]]
+
+
+def alone(config: StorageConfig, node: Node) -> AbstractContextManager[Beside]:
+    """Nothing else."""
+    return nullcontext(Beside())
+
+
 def target_id(node_id: int, disk: int, number: int) -> int:
     """The id of a node's target: node, disk and number in decimal places that a person can read."""
     return node_id * 100_000 + disk * 1000 + number
 
 
-def serve(config: StorageConfig) -> None:
-    """Runs until SIGTERM. Raises FsError when it cannot start."""
+def serve(config: StorageConfig, company: Company = alone) -> None:
+    """Runs until SIGTERM, with what `company` opens. Raises FsError when it cannot start."""
     runtime = ThreadRuntime()
     node = Node(runtime, config, mgmtd_pb2.STORAGE)
     config = cluster_config(config, "storage", node)
     with ExitStack() as resources:
         targets = Targets(_open_targets(config, resources))
+        beside = resources.enter_context(company(config, node))
         fence = LateFence()
         service = StorageService(runtime, targets, node.routing, node.connections, fence)
         ports_of_chains = (runtime, targets, node.routing, node.connections, service.replica)
@@ -58,6 +85,7 @@ def serve(config: StorageConfig) -> None:
         async def follow_routing() -> None:
             await node.manager.follow()
             targets.observe(node.routing.current())
+            beside.observe(node.routing.current())
             neighbours.sever_lost()
 
         async def flush() -> None:
@@ -68,10 +96,10 @@ def serve(config: StorageConfig) -> None:
             for target in targets.all():
                 await target.engine.release_idle()
 
-        with serving(config, services.STORAGE, service) as ports:
+        with serving(config, services.STORAGE, service, beside.services) as ports:
             member = node.membership(
                 ports, targets.reports, unreachable=neighbours.unreachable,
-                step_down=targets.step_down)
+                step_down=targets.step_down, kv_capacity=beside.kv_capacity)
             fence.member = member
             trio.run(run_loops, [
                 Loop("heartbeat", config.heartbeat_seconds, member.beat),
@@ -84,6 +112,7 @@ def serve(config: StorageConfig) -> None:
                 Loop("scrub", STEP_S, scrub.run_once),
                 Loop("release", RELEASE_S, release),
                 Loop("flush", config.sync_seconds, flush),
+                *beside.loops,
             ])
 
 

@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from luciole.checksum import crc32c
 from luciole.client.core.layout import chunk_id
 from luciole.kv import lmdb_environment
 from luciole.kv.embedded import EmbeddedStore
 from luciole.kv.interface import Transaction
 from luciole.kv.memory import MemoryStore
 from luciole.kv.ranges import RangeSet
+from luciole.kvcache.core.slots import SLAB_BYTES
+from luciole.kvcache.volume import headers
 from luciole.meta.core import schema
 from luciole.mgmtd import store
 from luciole.proto import meta_pb2, mgmtd_pb2
@@ -128,9 +131,22 @@ def frame_examples() -> dict[str, bytes]:
     }
 
 
+def volume_examples() -> dict[str, bytes]:
+    """Section 7."""
+    checksums = crc32c(b"abc").to_bytes(4, "little")
+    return {
+        "volume with slabs of 65 MiB, cluster `local`": headers.encode_volume(SLAB_BYTES, "local"),
+        "slab of class 4096, token 7": headers.encode_slab(4096, 7),
+        "mark: sequence 3, no boot id": headers.encode_mark(3, ""),
+        "header of block `kkkkkkkk`: token 7, sequence 2, created 1, namespace 5, `abc`":
+            headers.encode_block(headers.BlockHeader(7, 2, 1, 5, 3, b"k" * 8, checksums)),
+    }
+
+
 def test_examples_are_what_the_code_makes(tmp_path: Path) -> None:
     made = (namespace_examples() | store_examples(tmp_path / "kv")
-            | target_examples(tmp_path / "blocks") | frame_examples())
+            | target_examples(tmp_path / "blocks") | frame_examples()
+            | volume_examples())
     documented = dict(EXAMPLE.findall(PAGE))
     assert documented == {name: data.hex(" ") for name, data in made.items()}
 

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from luciole.config import ClientConfig
 from luciole.proto import mgmtd_pb2
-from luciole.proto.services import Caller, MetaStub, MgmtdStub, StorageStub
+from luciole.proto.services import Caller, KvCacheStub, MetaStub, MgmtdStub, StorageStub
 from luciole.rpc.reach import NodeCaller
 from luciole.rpc.tcp_client import BlockingCaller
 
@@ -94,6 +94,10 @@ class Connections:
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """The storage service of a node."""
         return StorageStub(self.node(node))
+
+    def kv_cache(self, node: mgmtd_pb2.Node) -> KvCacheStub:
+        """The KV cache of a node."""
+        return KvCacheStub(self.node(node))
 
     def meta(self, node: mgmtd_pb2.Node) -> MetaStub:
         """The metadata service of a node."""

@@ -48,11 +48,14 @@ class Node:
         self, ports: Ports, reports: Reports = no_targets, *,
         unreachable: Callable[[], list[mgmtd_pb2.Unreachable]] = all_reached,
         step_down: Callable[[Iterable[mgmtd_pb2.StepDown]], None] = has_no_part,
+        kv_capacity: int = 0,
     ) -> Membership:
-        """This node as a member, listening on `ports`; the rest as for `Membership`."""
+        """This node as a member, listening on `ports`, with a volume of the KV cache of so many
+        bytes; the rest as for `Membership`."""
         node = mgmtd_pb2.Node(
             node_id=self._config.node_id, kind=self._kind, host=self._config.host,
             rpc_port=ports.rpc, grpc_port=ports.grpc, local=ports.local,
+            kv_capacity_bytes=kv_capacity,
             generation=int.from_bytes(self.runtime.entropy.token(7), "little"))
         return Membership(
             self.runtime, self.manager, self._config.cluster_id, node, reports,

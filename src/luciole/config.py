@@ -85,6 +85,8 @@ class StorageConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_o
     resync_bytes_per_second: ByteRate = 512 * MiB  # sent per process; 0: no bound
     scrub_bytes_per_second: ByteRate = 16 * MiB  # stored bytes verified per process; 0: never
     scrub_interval_seconds: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0  # between passes
+    # Of the first disk, for cached blocks of inference engines; 0: this node caches none.
+    kv_capacity_bytes: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
 
 
 class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

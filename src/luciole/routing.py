@@ -62,6 +62,15 @@ class RoutingTable:
         """Nodes of one kind."""
         return [node for node in self._nodes.values() if node.kind == kind]
 
+    def kv_volumes(self) -> dict[int, int]:
+        """Capacity of each volume of the KV cache that can be reached, by node id."""
+        return {node.node_id: node.kv_capacity_bytes for node in self._nodes.values()
+                if node.kv_capacity_bytes and node.state == mgmtd_pb2.CONNECTED}
+
+    def kv_namespaces(self) -> list[mgmtd_pb2.KvNamespace]:
+        """All namespaces of the KV cache."""
+        return list(self.routing.kv_namespaces)
+
     def node_of(self, target_id: int) -> mgmtd_pb2.Node:
         """The node that runs a target."""
         node_id = self._target_node.get(target_id)

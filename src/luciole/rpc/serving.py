@@ -1,4 +1,4 @@
-"""Serves one handler on every transport, for as long as a block runs.
+"""Serves handlers on every transport, for as long as a block runs.
 
 Layer: shell. The Unix socket has an abstract name with a random part: no file is left behind, no
 path is too long, and who connects to it has found this very process.
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from luciole.config import ServiceConfig
 from luciole.proto.method import Service
+from luciole.rpc.dispatch import Services
 from luciole.rpc.grpc_binding import GrpcServer
 from luciole.rpc.tcp_server import FramedServer
 
@@ -26,27 +27,26 @@ class Ports(NamedTuple):
 
 
 @contextmanager
-def serving(config: ServiceConfig, service: Service, handler: object) -> Iterator[Ports]:
-    """Starts all servers, stops them gracefully. Raises FsError when a port is taken."""
-    name = f"{service.name.lower()}-{config.node_id}"
-    framed = FramedServer(
-        (config.host, config.rpc_port),
-        [(service, handler)],
-        cluster_id=config.cluster_id,
-        name=name,
-        kind=service.name.lower(),
-    )
+def serving(
+    config: ServiceConfig, service: Service, handler: object, beside: Services = ()
+) -> Iterator[Ports]:
+    """Starts all servers, stops them gracefully. Raises FsError when a port is taken.
+
+    Args:
+        config: names and addresses.
+        service: by which the process is known.
+        handler: of that service.
+        beside: other services of the same process, with their handlers.
+    """
+    served = [(service, handler), *beside]
+    kind = service.name.lower()
+    name = f"{kind}-{config.node_id}"
     local_name = f"\0luciole-{name}-{os.urandom(8).hex()}"
-    local = FramedServer(
-        local_name,
-        [(service, handler)],
-        cluster_id=config.cluster_id,
-        name=name,
-        kind=service.name.lower(),
-    )
+    framed, local = (
+        FramedServer(address, served, cluster_id=config.cluster_id, name=name, kind=kind)
+        for address in ((config.host, config.rpc_port), local_name))
     grpc_server = GrpcServer(
-        (config.host, config.grpc_port), [(service, handler)], cluster_id=config.cluster_id
-    )
+        (config.host, config.grpc_port), served, cluster_id=config.cluster_id)
     with ExitStack() as running:
         rpc_port = framed.start()
         running.callback(framed.stop)

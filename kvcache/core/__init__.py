@@ -1,0 +1,1 @@
+"""What the KV cache decides: pure."""

@@ -1,0 +1,1 @@
+"""A storage node's part of the KV cache."""
