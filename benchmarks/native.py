@@ -77,6 +77,11 @@ class Reads:
         assert results == [SMALL] * BATCH
         return BATCH
 
+    def small_one(self) -> int:
+        """A batch of one: what a round trip costs."""
+        offset = self._chance.randrange(SMALL_SPAN // SMALL) * SMALL
+        return len(self._fs.read_many([(self._file, offset, self._small[0])]))
+
     def small_preadv(self) -> int:
         """The same by the system call."""
         for offset, room in zip(self._offsets(), self._small, strict=True):
@@ -144,6 +149,7 @@ def main() -> None:
                     for what, ours, theirs in (
                             (f"4 KiB, read_many of {BATCH}", reads.small_many,
                              reads.small_preadv),
+                            ("4 KiB, read_many of 1", reads.small_one, reads.small_preadv),
                             ("1 MiB, ring of 4", reads.large_ring, reads.large_preadv),
                             ("1 MiB, one at a time", reads.large_into, reads.large_preadv)):
                         compare(f"{transport}: {what}", meter, ours, theirs, options.repeats)

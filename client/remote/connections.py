@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -42,6 +43,7 @@ class Connections:
     ) -> None:
         self._connect = connect
         self._reach = reach
+        self._guard = threading.Lock()
         self._callers: dict[tuple[str, int], Caller] = {}
         self._nodes: dict[tuple[str, int], tuple[str, Caller]] = {}
 
@@ -58,6 +60,15 @@ class Connections:
         address, local = (node.host, node.rpc_port), node.local
         if self._reach is None or not local:
             return self.caller(address)
+        known = self._nodes.get(address)
+        if known is not None and known[0] == local:
+            return known[1]
+        with self._guard:
+            return self._make(node, address, local)
+
+    def _make(self, node: mgmtd_pb2.Node, address: tuple[str, int], local: str) -> Caller:
+        """Under the guard: of two made at once, one would be lost with its connections."""
+        assert self._reach is not None
         known = self._nodes.get(address)
         if known is not None and known[0] == local:
             return known[1]

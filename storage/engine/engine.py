@@ -118,7 +118,6 @@ class BlockEngine:
         self._reserve = reserve
         self._records_lock = threading.Lock()
         self._scratch = _Scratch()
-        self._clean = CleanChunks(CLEAN_BYTES)
         self._closed = False
         self._boot_id = boot_id
         self._content_id = content_id
@@ -126,6 +125,7 @@ class BlockEngine:
 
     def _recover(self) -> None:
         """Starts from what the store and the disk hold. No other call may be under way."""
+        self._clean = CleanChunks(CLEAN_BYTES)
         recovery.settle_last_epoch(self._store, self._disk)
         self._doubtful = recovery.lost_power(self._store, self._boot_id)
         self._note_session(safe=self._power)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from luciole.checksum import block_checksums, crc32c
+from luciole.checksum import BLOCK_SIZE, block_checksums, crc32c
 from luciole.proto import storage_pb2
 from luciole.runtime import drive
 from luciole.storage.engine.interface import (
@@ -188,9 +188,21 @@ class Model:
             del self.chunks[chunk]
 
 
+def check_clean(driver: Driver, chunk: bytes, expected: Expected | None) -> None:
+    """What is read at once is the committed version, and never one beside a pending one."""
+    clean = expected is not None and expected.committed is not None and expected.pending is None
+    content = expected.committed[1] if expected and expected.committed else b""
+    for offset, size in ((0, 100), (BLOCK_SIZE - 50, 100), (0, 2 * BLOCK_SIZE), (77, len(content))):
+        buffer = bytearray(size)
+        found = driver.engine.read_clean(chunk, offset, memoryview(buffer))
+        assert found == (len(content[offset : offset + size]) if clean else None)
+        assert bytes(buffer[: found or 0]) == (content[offset : offset + size] if clean else b"")
+
+
 def check_chunk(driver: Driver, chunk: bytes, expected: Expected | None) -> None:
     """The engine's two versions of a chunk are the expected ones, byte for byte."""
     state = driver.state(chunk)
+    check_clean(driver, chunk, expected)
     if expected is None:
         assert state is None
         return
