@@ -13,9 +13,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
-from luciole.client.files import Fresh, Handle, OpenFile
+from luciole.client.files import OpenFile
+from luciole.client.handles import Fresh, Handle, OpenFlags
 from luciole.client.listing import DirectoryHandle
 from luciole.client.locks import Locks, Waiting
 from luciole.client.remote.chunks import ChunkClient
@@ -29,17 +30,7 @@ from luciole.runtime import Runtime
 DIRECTORY_PAGE = 256
 CLOSED_MAX = 1024
 ENDED_MAX = 64
-
-
-@dataclass(frozen=True)
-class OpenFlags:
-    """The flags of open(2) that a filesystem acts on."""
-
-    read: bool = False
-    write: bool = False
-    truncate: bool = False
-    exclusive: bool = False
-    append: bool = False
+PUBLISHED_AT_ONCE = 8
 
 
 class Operations:
@@ -344,6 +335,8 @@ class Operations:
         try:
             if known.writable or locked:
                 await file.flush(known if known.writable else self._writer(known.inode_id))
+            if locked:
+                await self._publish(file)
         finally:
             if locked:
                 await self.locks.release_owner(known.inode_id, owner)
@@ -368,6 +361,8 @@ class Operations:
                 await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
                     sessions=[self._session_of(known)]))
             told = True
+            if self.locks.handle_holds(handle):
+                await self._publish(file)
         finally:
             await self._release_locks(handle)
             with self._guard:
@@ -429,15 +424,40 @@ class Operations:
         what the last one wrote. Raises as `Locks.acquire`.
         """
         known, file = self._open_file(handle)
+        if self.lock_weakens(handle, lock):
+            await self._publish(file)
         return file.take_over(await self.locks.acquire(known.inode_id, handle, lock, waiting))
+
+    def lock_weakens(self, handle: int, lock: meta_pb2.FileLock) -> bool:
+        """Whether a request for a lock also gives up what its owner has, as an unlock does."""
+        return self.locks.weakens(self._open_file(handle)[0].inode_id, lock)
 
     async def unlock(self, handle: int, lock: meta_pb2.FileLock) -> None:
         """Gives up a range, after what was written here is there for whoever locks next."""
         known, file = self._open_file(handle)
         try:
-            await file.publish(known if known.writable else self._writer(known.inode_id))
+            await self._publish(file)
         finally:
             await self.locks.release(known.inode_id, lock)
+
+    async def _publish(self, locked: OpenFile) -> None:
+        """What was written here, to whatever file, is there for others before a lock is free.
+
+        Release consistency (Gharachorloo et al. 1990): a lock may guard anything. Raises what the
+        writes of the locked file could not do.
+        """
+        with self._guard:
+            files = [file for file in self._files.values() if not file.published]
+        for begin in range(0, len(files), PUBLISHED_AT_ONCE):
+            await self._runtime.gather([
+                partial(file.publish, self._writer(file.inode.inode_id), own=file is locked)
+                for file in files[begin : begin + PUBLISHED_AT_ONCE]])
+
+    def open_files(self, *, mappable: bool = False) -> list[int]:
+        """Inodes that are open here; `mappable`: through a handle that may read and write."""
+        with self._guard:
+            return [inode_id for inode_id, file in self._files.items() if not mappable or any(
+                handle.readable and handle.writable for handle in file.handles.values())]
 
     async def test_lock(
         self, handle: int, lock: meta_pb2.FileLock

@@ -22,7 +22,8 @@ from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
 from luciole.client.fuse.direct.server import IDLE_MAX, Server
 from luciole.client.fuse.mount_table import device_of_mount, find_mount
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import Operations
 from luciole.proto import common_pb2
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import MemoryCluster

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from luciole.client.fuse.attributes import SeenVersions, as_caller
 from luciole.client.fuse.direct.interrupts import Interrupts
 from luciole.client.fuse.direct.messages import NOT_VALID, Request, Validity
+from luciole.client.fuse.direct.twins import Twins
 from luciole.client.operations import Operations
 from luciole.proto import common_pb2, meta_pb2
 
@@ -48,6 +49,7 @@ class Context:
     feed: Freshness | None = None
     seen: SeenVersions = field(default_factory=SeenVersions)
     interrupts: Interrupts = field(default_factory=Interrupts)
+    twins: Twins = field(default_factory=Twins)
     # Makes the kernel forget attributes and pages of an inode; gives it bytes from an offset on.
     drop_pages: Callable[[int], object] = lambda inode_id: None
     store_page: Callable[[int, int, memoryview], object] = lambda inode_id, offset, data: None

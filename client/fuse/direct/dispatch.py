@@ -6,8 +6,8 @@ or nothing where the protocol wants no reply.
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
 the kernel never to ask again, and it does what is right without the filesystem: ENOTTY for ioctl.
 
-FUSE_INTERRUPT ends waits for locks only (interrupts.py). Requests about locks are `DETACHED`:
-whoever serves the device hands them to a thread of their own.
+FUSE_INTERRUPT ends waits for locks only (interrupts.py). Requests that may give or take a lock are
+`detached`: whoever serves the device hands them to a thread of their own.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ TABLE: dict[int, Row] = {
 # Inode ids are the cluster's own, so there is no table to forget from.
 NO_REPLY = {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
 DETACHED = {Opcode.SETLK, Opcode.SETLKW}
+MAY_UNLOCK = {Opcode.FLUSH, Opcode.RELEASE}
 _REPORTED = {errno.EIO, errno.ETIMEDOUT}
 
 
@@ -107,6 +108,11 @@ class Dispatcher:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.agreed: Agreed | None = None
+
+    def detached(self, request: Request) -> bool:
+        """Whether an answer may have to wait for answers to other requests."""
+        return request.opcode in DETACHED or (
+            request.opcode in MAY_UNLOCK and self._context.operations.locks.any_held)
 
     def answer(self, request: Request) -> Data | int | None:
         """Blocks until it is known.

@@ -5,6 +5,7 @@ Layer: shell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -49,9 +50,11 @@ class KernelCaches:
         for changed in change.entries:
             self._channel.invalidate_entry(changed.parent, changed.name)
 
-    def forget_all(self) -> None:
-        """Takes all names back; attributes were given for a few seconds."""
+    def forget_all(self, inode_ids: Sequence[int]) -> None:
+        """Takes all names back, and these inodes; an open asks for every other one anew."""
         self._channel.forget_names()
+        for inode_id in inode_ids:
+            self._channel.invalidate_inode(inode_id)
 
 
 def start_server(

@@ -108,13 +108,14 @@ class Server:
         except RefusedError:
             log.error("request_dropped", length=length)  # without a number there is no reply
             return False
-        if request.opcode in DETACHED:
+        if self._dispatcher.detached(request):
             if self._locks_left.acquire(blocking=False):
                 own = Request(memoryview(bytes(buffer.whole[:length])))
                 trio.lowlevel.start_thread_soon(partial(self._answer, own), self._detached_ended)
-            else:
+                return False
+            if request.opcode in DETACHED:
                 self.channel.answer_error(request.unique, errno.ENOLCK)
-            return False
+                return False
         self._answer(request)
         return request.lent
 
