@@ -291,6 +291,11 @@ class Operations:
             await file.write(known, offset, data)
         return len(data)
 
+    async def write_stored(self, inode_id: int, handle: int, offset: int, data: memoryview) -> None:
+        """Writes what came from a mapping; the handle may be gone by now."""
+        known = self._handles.get(handle) or self._writer(inode_id)
+        await self.write(known.number if known else handle, offset, data)
+
     async def fallocate(
         self, handle: int, offset: int, length: int, *, zero: bool, keep_size: bool
     ) -> None:
@@ -336,7 +341,7 @@ class Operations:
             if known.writable or locked:
                 await file.flush(known if known.writable else self._writer(known.inode_id))
             if locked:
-                await self._publish(file)
+                await self.publish(file)
         finally:
             if locked:
                 await self.locks.release_owner(known.inode_id, owner)
@@ -362,7 +367,7 @@ class Operations:
                     sessions=[self._session_of(known)]))
             told = True
             if self.locks.handle_holds(handle):
-                await self._publish(file)
+                await self.publish(file)
         finally:
             await self._release_locks(handle)
             with self._guard:
@@ -425,7 +430,7 @@ class Operations:
         """
         known, file = self._open_file(handle)
         if self.lock_weakens(handle, lock):
-            await self._publish(file)
+            await self.publish(file)
         return file.take_over(await self.locks.acquire(known.inode_id, handle, lock, waiting))
 
     def lock_weakens(self, handle: int, lock: meta_pb2.FileLock) -> bool:
@@ -436,25 +441,24 @@ class Operations:
         """Gives up a range, after what was written here is there for whoever locks next."""
         known, file = self._open_file(handle)
         try:
-            await self._publish(file)
+            await self.publish(file)
         finally:
             await self.locks.release(known.inode_id, lock)
 
-    async def _publish(self, locked: OpenFile) -> None:
-        """What was written here, to whatever file, is there for others before a lock is free.
-
-        Release consistency (Gharachorloo et al. 1990): a lock may guard anything. Raises what the
-        writes of the locked file could not do.
+    async def publish(self, locked: OpenFile | None = None, *, but: int = 0) -> None:
+        """What was written here, to whatever file `but` one, is there for others: a lock may guard
+        anything (release consistency, Gharachorloo et al. 1990). Raises what `locked`'s writes do.
         """
         with self._guard:
-            files = [file for file in self._files.values() if not file.published]
+            files = [file for inode_id, file in self._files.items()
+                     if inode_id != but and not file.published]
         for begin in range(0, len(files), PUBLISHED_AT_ONCE):
             await self._runtime.gather([
                 partial(file.publish, self._writer(file.inode.inode_id), own=file is locked)
                 for file in files[begin : begin + PUBLISHED_AT_ONCE]])
 
     def open_files(self, *, mappable: bool = False) -> list[int]:
-        """Inodes that are open here; `mappable`: through a handle that may read and write."""
+        """Inodes that are open here; `mappable`: to read and write."""
         with self._guard:
             return [inode_id for inode_id, file in self._files.items() if not mappable or any(
                 handle.readable and handle.writable for handle in file.handles.values())]

@@ -18,6 +18,7 @@ from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.channel import Channel
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.dispatch import Dispatcher
+from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
 from luciole.client.fuse.direct.server import IDLE_MAX, Server
@@ -55,7 +56,9 @@ class HereMounted:
 
     def serve(self, channel: Channel) -> Server:
         server = Server(
-            channel, Dispatcher(Context(self.operations, LONG, LONG)))
+            channel, Dispatcher(Context(
+                self.operations, LONG, LONG,
+                Drops(self.operations, channel.invalidate_inode))))
         server.start()
         return server
 

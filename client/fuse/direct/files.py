@@ -13,6 +13,7 @@ from luciole.client.core.layout import file_bytes_max
 from luciole.client.fuse.attributes import open_flags
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.drops import Stored, lay_over
 from luciole.client.fuse.direct.mappings import write_back
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
 from luciole.client.fuse.direct.twins import passes_pages
@@ -80,11 +81,15 @@ async def read(context: Context, request: Request) -> memoryview:
     room = request.room
     if room is not None and len(room) < size:
         raise RefusedError(MALFORMED)
+    staged = context.drops.staged(request.node)
     data = await context.operations.read(handle, offset, size, room)
+    lay_over(data, offset, staged)
     if passes_pages(flags):
         context.twins.forget(request.node, offset, size)
     else:
         context.twins.given(request.node, offset, data, size)
+    if request.abandoned:  # the page may have been read anew meanwhile
+        context.twins.forget(request.node, offset, size)
     return data
 
 
@@ -101,8 +106,10 @@ async def write(context: Context, request: Request) -> bytes:
         data = data.toreadonly()
     # Pages of a mapping have their place, also in a file that was opened to append.
     if flags & protocol.WRITE_CACHE:
-        for begin, end in context.twins.differences(request.node, offset, data):
-            await context.operations.write(handle, offset + begin, data[begin:end])
+        stored = [Stored(handle, offset + begin, bytes(data[begin:end]))
+                  for begin, end in context.twins.differences(request.node, offset, data)]
+        if not context.drops.stage(request.node, stored) and stored:
+            await context.drops.show(request.node, stored)
     else:
         await context.operations.write(
             handle, offset, data, append=bool(open_now & os.O_APPEND))

@@ -61,7 +61,7 @@ async def _set(context: Context, request: Request, waiting: Waiting | None) -> b
         write_back(context, request)
     fresh = await context.operations.lock(handle, lock, waiting)
     if fresh.pages:
-        context.drop_pages(request.node)
+        context.drops.drop(request.node)
     if fresh.end:
         # Where O_APPEND writes, the kernel takes from its own length, for which it does not ask:
         # but pages that it is given lengthen the file.

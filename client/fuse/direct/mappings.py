@@ -1,10 +1,10 @@
 """Stores into shared mappings, which no request tells of until the kernel writes the page back.
 
-Layer: shell. Linux writes a FUSE file's pages back when it is unmapped or synced, or when its pages
-are taken away; so what may be dirty is what some process has mapped now, and /proc says what one
-has. A process answers for its own stores: before it gives a lock up, the pages of what it has
-mapped are taken away, which makes the stores writes. One whose mappings cannot be read (it is in another
-pid namespace, or somebody else's) is taken to have mapped all files that could be.
+Layer: shell. Linux writes a FUSE file's pages back when it is unmapped or synced, or when its
+pages are taken away; so what may be dirty is what some process has mapped now, and /proc says what
+one has. A process answers for its own stores: before it gives a lock up, the pages of what it has
+mapped are taken away, which makes the stores writes. One whose mappings cannot be read (it is in
+another pid namespace, or somebody else's) is taken to have mapped all files that could be.
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ def write_back(context: Context, request: Request) -> None:
     mapped = mapped_for_writing(request.pid)
     for inode_id in candidates:
         if mapped is None or inode_id in mapped:
-            context.drop_pages(inode_id)
+            context.drops.drop(inode_id)

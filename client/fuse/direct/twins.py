@@ -4,15 +4,16 @@ Layer: shell. Two mounts may map one page and store into it under different lock
 writes pages back whole, and would take the other's bytes back to what they were here. So for files
 that are open for reading and writing a copy of each page is kept as the kernel last got it from
 here or handed it in: the twin. What comes back from a mapping is compared with it, and only the
-bytes that differ are written. Source: multiple-writer protocol of TreadMarks (Keleher et al., 1994).
+bytes that differ are written. Source: multiple-writer protocol of TreadMarks (Keleher et al.,
+1994).
 
 Invariant: a twin is what the kernel's page held when it was clean, or there is none. The kernel
 orders requests about one page (it is locked while it is read, write-protected while it is written
 back), so it is enough that a twin changes before the answer leaves. Where the kernel may pass its
 pages by (O_DIRECT, O_APPEND) the twins go. Without a twin a page is written whole.
 
-Bounds: the first `FILE_PAGES` pages of a file; `PAGES_MAX` pages of a mount, of which those go that
-were used longest ago; and `FILES_MAX` files. The lock guards the tables.
+Bounds: the first `FILE_PAGES` pages of a file; `PAGES_MAX` pages of a mount, of which those go
+that were used longest ago; and `FILES_MAX` files. The lock guards the tables.
 """
 
 from __future__ import annotations
