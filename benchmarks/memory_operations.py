@@ -9,8 +9,9 @@ import itertools
 import time
 from dataclasses import dataclass, field
 
+from luciole.client.handles import OpenFlags
 from luciole.client.listing import DirectoryHandle
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.operations import Operations
 from luciole.client.xattrs import ExtendedAttributes
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from luciole.client.core.layout import check_size, file_bytes_max
 from luciole.client.growth import Growth
+from luciole.client.handles import Fresh, Handle
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
 from luciole.client.remote.meta import MetaClient
@@ -42,28 +42,6 @@ COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
 COPY_STEP = 1024 * 1024
 ReportT = TypeVar(
     "ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest, meta_pb2.SetAttrRequest)
-
-
-@dataclass
-class Handle:
-    """One open(2)."""
-
-    number: int
-    inode_id: int
-    readable: bool
-    writable: bool
-    session_id: bytes
-    opened_at: float
-    append: bool = False
-    session_open: bool = False  # meta has the session; a flush ends it, a write begins it again
-    registered: bool = False  # meta was told of a handle without a session
-
-
-class Fresh(NamedTuple):
-    """What a lock found newer than this client's kernel may know it."""
-
-    pages: bool = False  # those of the kernel have to go
-    end: int = 0  # the file ends there; 0: where the kernel was last told
 
 
 class OpenFile:
@@ -467,14 +445,27 @@ class OpenFile:
                 return (await self._meta.change(services.META_SET_ATTR, request)).inode
             return await self._report(handle, services.META_SET_ATTR, message)
 
-    async def publish(self, handle: Handle | None) -> None:
-        """Others see all that was written here so far; the session goes on. Before an unlock."""
-        if self._buffer.idle and self._reported:
+    @property
+    def published(self) -> bool:
+        """Whether others may know of everything that was written here."""
+        return self._buffer.idle and self._reported and not self._appended
+
+    async def publish(self, handle: Handle | None, *, own: bool = True) -> None:
+        """Others see all that was written here so far; the session goes on. Before an unlock.
+
+        Not its `own`: what fails is raised by the next call for the file, not by this one.
+        """
+        if self.published:
             return
         async with self._runtime.lock(self._lock_key):
-            await self._buffer.drain()
-            if not self._reported and handle is not None:
-                await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            try:
+                await self._drain()
+                if not self._reported and handle is not None:
+                    await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            except FsError as failure:
+                if own:
+                    raise
+                self._buffer.keep(failure)
 
     async def fsync(self, handle: Handle | None) -> None:
         """As flush, and durable against power loss on every replica.

@@ -10,6 +10,9 @@ itself, from before it sent its last sign of life that was answered. When that i
 until they are opened anew, since what is written now might meet another holder's writes. The rest
 of the lease is for requests that are under way.
 
+Whoever holds a lock sees what its holders before did to anything: the answer to a request tells
+what others have changed up to the grant, and that is forgotten (`Told`) before it returns.
+
 Concurrency: any number of threads or tasks. The lock guards the tables and is never held over a
 wait.
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from luciole.client.remote.meta import MetaClient
 from luciole.errors import FsError, Kind
@@ -49,6 +52,17 @@ class Waiting:
         self.withdrawn = False
 
 
+class Told(Protocol):
+    """Others' changes, as far as they were told: `ChangeFeed`."""
+
+    @property
+    def position(self) -> bytes:
+        """Up to where all changes are forgotten; empty: not known."""
+
+    def take(self, after: bytes, behind: meta_pb2.WatchReply | None) -> None:
+        """Forgets what was changed up to a grant; None: that may be anything."""
+
+
 class Locks:
     """What this client holds."""
 
@@ -57,7 +71,9 @@ class Locks:
         self._meta = meta
         self._guard = threading.Lock()
         self._held: dict[Holder, set[int]] = {}  # and through which handles
+        self._writing: dict[Holder, list[tuple[int, int]]] = {}  # ranges locked to write
         self._lost: set[int] = set()  # inodes
+        self.told: Told | None = None  # set by whoever follows the changes of others
         self._abandoned: list[tuple[int, meta_pb2.FileLock]] = []
         self._lease_until = math.inf  # without a manager there is nobody who would take them away
         self._wait_ids = itertools.count(1)
@@ -78,6 +94,7 @@ class Locks:
                 self._lost.add(holder.inode_id)
                 self._abandoned.append((holder.inode_id, _everything_of(holder)))
             self._held.clear()
+            self._writing.clear()
         return False
 
     def check_io(self, inode_id: int) -> None:
@@ -118,18 +135,46 @@ class Locks:
             self._held.setdefault(holder, set()).add(handle)
         if waiting is not None:
             lock.wait_id = next(self._wait_ids)
+        after = self.told.position if self.told else b""
         try:
             reply = await self._meta.change(services.META_LOCK, meta_pb2.LockRequest(
-                inode_id=inode_id, lock=lock, wait=waiting is not None))
-            if reply.granted:
-                return reply.inode
-            if waiting is not None:
-                return await self._wait(inode_id, lock, waiting)
+                inode_id=inode_id, lock=lock, wait=waiting is not None, after=after))
+            if reply.granted or waiting is not None:
+                inode = reply.inode
+                if reply.granted:
+                    self._hear(after, reply)
+                elif waiting is not None:
+                    inode = await self._wait(inode_id, lock, waiting)
+                self._note_range(holder, lock)
+                return inode
         except FsError as failure:
             if failure.facts.maybe_applied or failure.kind == Kind.UNAVAILABLE:
                 self._abandon(inode_id, lock)
             raise
         raise FsError(Kind.LOCKED, "another holds a lock there", f"inode {inode_id}")
+
+    def _hear(self, after: bytes, reply: meta_pb2.LockReply | meta_pb2.AwaitLockReply) -> None:
+        if self.told is not None:
+            self.told.take(after, reply.behind if reply.HasField("behind") else None)
+
+    def _note_range(self, holder: Holder, lock: meta_pb2.FileLock) -> None:
+        """Remembers what a holder may write under. A range that was cut counts on as a whole."""
+        with self._guard:
+            ranges = [part for part in self._writing.pop(holder, [])
+                      if not (lock.first <= part[0] and part[1] <= lock.last)]
+            if lock.write:
+                ranges.append((lock.first, lock.last))
+            if ranges:
+                self._writing[holder] = ranges
+
+    def weakens(self, inode_id: int, lock: meta_pb2.FileLock) -> bool:
+        """Whether a request for `lock` may let others in where its owner has written."""
+        holder = Holder(inode_id, lock.flock, lock.owner)
+        if lock.flock:  # a conversion that is not granted at once gives the old one up
+            return holder in self._held
+        return not lock.write and any(
+            first <= lock.last and lock.first <= last
+            for first, last in self._writing.get(holder, ()))
 
     async def _wait(
         self, inode_id: int, lock: meta_pb2.FileLock, waiting: Waiting
@@ -140,9 +185,10 @@ class Locks:
         while True:
             if waiting.interrupted:
                 await self._withdraw(waiting)
+            after = self.told.position if self.told else b""
             reply = await self._meta.ask(services.META_AWAIT_LOCK, meta_pb2.AwaitLockRequest(
                 inode_id=inode_id, client_id=self._meta.client_id, wait_id=lock.wait_id,
-                wait_ms=int(seconds * 1000)))
+                wait_ms=int(seconds * 1000), after=after))
             if reply.waiting:
                 continue
             # Whoever interrupts may have taken it off the queue and not know it yet.
@@ -152,6 +198,7 @@ class Locks:
                 raise FsError(Kind.INTERRUPTED, "the wait was ended by a signal")
             self._look_at_lease()
             self.check_io(inode_id)
+            self._hear(after, reply)
             return reply.inode
 
     async def interrupt(self, waiting: Waiting) -> None:
@@ -174,6 +221,8 @@ class Locks:
             await self._release_holder(holder)
         elif holder in self._held:
             await self._unlock(inode_id, lock)
+            lock.write = False
+            self._note_range(holder, lock)
 
     async def test(self, inode_id: int, lock: meta_pb2.FileLock) -> meta_pb2.FileLock | None:
         """A lock that is in the way; its pid is 0 if it belongs to another client's process."""
@@ -185,6 +234,16 @@ class Locks:
         if reply.blocker.client_id != self._meta.client_id:
             reply.blocker.pid = 0
         return reply.blocker
+
+    @property
+    def any_held(self) -> bool:
+        """Whether there may be any lock to give up."""
+        return bool(self._held)
+
+    def handle_holds(self, handle: int) -> bool:
+        """Whether locks may go with a handle."""
+        with self._guard:
+            return any(handle in through for through in self._held.values())
 
     def holds(self, inode_id: int, owner: int) -> bool:
         """Whether a process may have fcntl locks on a file."""
@@ -203,6 +262,7 @@ class Locks:
 
     async def _release_holder(self, holder: Holder) -> None:
         with self._guard:
+            self._writing.pop(holder, None)
             if self._held.pop(holder, None) is None:
                 return
         await self._unlock(holder.inode_id, _everything_of(holder))

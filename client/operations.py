@@ -13,9 +13,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
-from luciole.client.files import Fresh, Handle, OpenFile
+from luciole.client.endings import Endings
+from luciole.client.files import OpenFile
+from luciole.client.handles import Fresh, Handle, OpenFlags
 from luciole.client.listing import DirectoryHandle
 from luciole.client.locks import Locks, Waiting
 from luciole.client.remote.chunks import ChunkClient
@@ -28,18 +30,7 @@ from luciole.runtime import Runtime
 
 DIRECTORY_PAGE = 256
 CLOSED_MAX = 1024
-ENDED_MAX = 64
-
-
-@dataclass(frozen=True)
-class OpenFlags:
-    """The flags of open(2) that a filesystem acts on."""
-
-    read: bool = False
-    write: bool = False
-    truncate: bool = False
-    exclusive: bool = False
-    append: bool = False
+PUBLISHED_AT_ONCE = 8
 
 
 class Operations:
@@ -70,7 +61,7 @@ class Operations:
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._next_handle = 1
-        self._ended: list[meta_pb2.Session] = []  # meta was not told yet
+        self._endings = Endings(meta)
 
     def _overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode with what a file that is open here, or was lately, knows better.
@@ -311,6 +302,11 @@ class Operations:
             await file.write(known, offset, data)
         return len(data)
 
+    async def write_stored(self, inode_id: int, handle: int, offset: int, data: memoryview) -> None:
+        """Writes what came from a mapping; the handle may be gone by now."""
+        known = self._handles.get(handle) or self._writer(inode_id)
+        await self.write(known.number if known else handle, offset, data)
+
     async def fallocate(
         self, handle: int, offset: int, length: int, *, zero: bool, keep_size: bool
     ) -> None:
@@ -355,6 +351,8 @@ class Operations:
         try:
             if known.writable or locked:
                 await file.flush(known if known.writable else self._writer(known.inode_id))
+            if locked:
+                await self.publish(file)
         finally:
             if locked:
                 await self.locks.release_owner(known.inode_id, owner)
@@ -372,42 +370,19 @@ class Operations:
         told = False
         try:
             if known.writable and await file.close(known):
-                await self._end_later(meta_pb2.Session(
+                await self._endings.end_later(meta_pb2.Session(
                     client_id=self._meta.client_id, session_id=known.session_id,
                     inode_id=known.inode_id, write=True))
             if known.registered:
                 await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
                     sessions=[self._session_of(known)]))
             told = True
+            if self.locks.handle_holds(handle):
+                await self.publish(file)
         finally:
             await self._release_locks(handle)
             with self._guard:
                 self._drop(known, file, told=told)
-
-    async def _end_later(self, session: meta_pb2.Session) -> None:
-        """Ends a session that has nothing to report, in one transaction with others.
-
-        Until then it guards a file that nobody uses: cuts by others take more care than they had
-        to, and one without names stays a little longer.
-        """
-        with self._guard:
-            self._ended.append(session)
-            enough = len(self._ended) >= ENDED_MAX
-        if enough:
-            await self.end_sessions()
-
-    async def end_sessions(self) -> None:
-        """Tells which sessions have ended. What cannot be told is tried again later."""
-        with self._guard:
-            ended, self._ended = self._ended, []
-        if not ended:
-            return
-        try:
-            await self._meta.ask(
-                services.META_RELEASE, meta_pb2.ReleaseRequest(sessions=ended))
-        except FsError:
-            with self._guard:
-                self._ended = ended + self._ended
 
     async def _release_locks(self, handle: int) -> None:
         """Nobody hears of a failure here; it is tried again later."""
@@ -440,15 +415,39 @@ class Operations:
         what the last one wrote. Raises as `Locks.acquire`.
         """
         known, file = self._open_file(handle)
+        if self.lock_weakens(handle, lock):
+            await self.publish(file)
         return file.take_over(await self.locks.acquire(known.inode_id, handle, lock, waiting))
+
+    def lock_weakens(self, handle: int, lock: meta_pb2.FileLock) -> bool:
+        """Whether a request for a lock also gives up what its owner has, as an unlock does."""
+        return self.locks.weakens(self._open_file(handle)[0].inode_id, lock)
 
     async def unlock(self, handle: int, lock: meta_pb2.FileLock) -> None:
         """Gives up a range, after what was written here is there for whoever locks next."""
         known, file = self._open_file(handle)
         try:
-            await file.publish(known if known.writable else self._writer(known.inode_id))
+            await self.publish(file)
         finally:
             await self.locks.release(known.inode_id, lock)
+
+    async def publish(self, locked: OpenFile | None = None, *, but: int = 0) -> None:
+        """What was written here, to whatever file `but` one, is there for others: a lock may guard
+        anything (release consistency, Gharachorloo et al. 1990). Raises what `locked`'s writes do.
+        """
+        with self._guard:
+            files = [file for inode_id, file in self._files.items()
+                     if inode_id != but and not file.published]
+        for begin in range(0, len(files), PUBLISHED_AT_ONCE):
+            await self._runtime.gather([
+                partial(file.publish, self._writer(file.inode.inode_id), own=file is locked)
+                for file in files[begin : begin + PUBLISHED_AT_ONCE]])
+
+    def open_files(self, *, mappable: bool = False) -> list[int]:
+        """Inodes that are open here; `mappable`: to read and write."""
+        with self._guard:
+            return [inode_id for inode_id, file in self._files.items() if not mappable or any(
+                handle.readable and handle.writable for handle in file.handles.values())]
 
     async def test_lock(
         self, handle: int, lock: meta_pb2.FileLock
@@ -473,7 +472,7 @@ class Operations:
         await self._hold([
             handle for handle in handles
             if not handle.session_open and not handle.registered and handle.opened_at < old])
-        await self.end_sessions()
+        await self._endings.tell()
         await self.locks.settle()
 
     async def _keep_if_open(self, inode: meta_pb2.Inode) -> None:
@@ -506,7 +505,7 @@ class Operations:
                 await self.release(number)
             except FsError:
                 continue
-        await self.end_sessions()
+        await self._endings.tell()
 
     # Directories.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Protocol
 
 from luciole.client.operations import Operations
@@ -38,8 +39,8 @@ class Caches(Protocol):
     def forget(self, change: meta_pb2.Change) -> None:
         """Others changed something."""
 
-    def forget_all(self) -> None:
-        """Others may have changed anything."""
+    def forget_all(self, inode_ids: Sequence[int]) -> None:
+        """Others may have changed anything, the files with these ids too, which are open."""
 
 
 class Client:
@@ -77,6 +78,7 @@ class Client:
             hold_seconds=config.hold_seconds,
             believe_seconds=min(config.attribute_cache_seconds, BELIEVE_S), spawn=spawn)
         self.feed = ChangeFeed(runtime, self.meta, heard=self._heard, lost=self._lost)
+        self.operations.locks.told = self.feed
         self.caches: Caches | None = None
         self._session = mgmtd_pb2.ClientSession(
             client_id=self.client_id, host=socket.gethostname(), mount_point=mount_point,
@@ -89,7 +91,7 @@ class Client:
 
     def _lost(self) -> None:
         if self.caches is not None:
-            self.caches.forget_all()
+            self.caches.forget_all(self.operations.open_files())
 
     async def connect(self) -> None:
         """Learns the routing and begins the lease. Raises FsError within ten seconds."""

@@ -121,6 +121,11 @@ class WriteBuffer:
                 return
             await self._signal.wait(seen, WAIT_S)
 
+    def keep(self, failure: FsError) -> None:
+        """The next call that waits raises this: whoever got it is not the one who wrote."""
+        with self._guard:
+            self._failure = failure
+
     def _raise_failure(self) -> None:
         with self._guard:
             failure, self._failure = self._failure, None

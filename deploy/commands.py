@@ -58,6 +58,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     add_cluster_options(mount)
     mount.add_argument("--foreground", action="store_true", help="serve the mount in this process")
     _add_binding(mount)
+    mount.add_argument("--read-only", action="store_true", help="change nothing (EROFS)")
     mount.add_argument("--pid-file", help=argparse.SUPPRESS)
     mount.add_argument("--timeout", type=seconds, default=mounts.MOUNT_SECONDS, metavar="SECONDS",
                        help="bound of the wait (default: 30)")
@@ -188,17 +189,18 @@ def run_mount(args: argparse.Namespace) -> int:
         if directory else Path()
     place = mounts.absolute(args.path)
     if args.foreground:
-        return _serve_mount(config_file, place, args.pid_file, args.fuse)
+        return _serve_mount(
+            config_file, place, args.pid_file, args.fuse, read_only=args.read_only)
     load(config_file, ClientConfig)
     if directory is None:
         record = mounts.mount(config_file, place, directory=None, seconds=args.timeout,
-                              binding=args.fuse)
+                              binding=args.fuse, read_only=args.read_only)
     else:
         with directory.locked(), progress(quiet=args.json) as report:
             report("mounting")
             record = mounts.mount(
                 config_file, place, directory=directory, seconds=args.timeout,
-                binding=args.fuse)
+                binding=args.fuse, read_only=args.read_only)
     if args.json:
         print_json({"mount": str(place), "pid": record.pid})
     else:
@@ -207,12 +209,13 @@ def run_mount(args: argparse.Namespace) -> int:
 
 
 def _serve_mount(
-    config_file: Path, place: Path, pid_file: str | None, binding: str | None
+    config_file: Path, place: Path, pid_file: str | None, binding: str | None, *, read_only: bool
 ) -> int:
     config = load(config_file, ClientConfig)
     if binding is not None:
         config = msgspec.convert(
             msgspec.to_builtins(config) | {"fuse_binding": binding}, ClientConfig)
+    config = msgspec.structs.replace(config, read_only=config.read_only or read_only)
     configure(level=config.log_level)
     own = Path(pid_file) if pid_file else None
     if own is not None:

@@ -152,6 +152,7 @@ def mount(
     directory: ClusterDirectory | None,
     seconds: float = MOUNT_SECONDS,
     binding: str | None = None,
+    read_only: bool = False,
 ) -> ProcessRecord:
     """Mounts a cluster and returns once the mount answers; what is mounted already stays.
 
@@ -161,6 +162,7 @@ def mount(
         directory: of the local cluster, which keeps log and pid file; None for others.
         seconds: bound of the wait.
         binding: to the kernel; None: as config_file says.
+        read_only: whether the kernel refuses changes, also if config_file does not say so.
 
     Raises FsError: the daemon's own words when it ends.
     """
@@ -172,6 +174,7 @@ def mount(
     check_mount_point(mount_point)
     name = mount_name(mount_point)
     chosen = [] if binding is None else ["--fuse", binding]
+    chosen += ["--read-only"] if read_only else []
     arguments = ["mount", "--foreground", "--config", str(config_file.absolute()), *chosen]
     if directory is None:
         place = Path(tempfile.gettempdir()) / f"luciole-{os.getuid()}"

@@ -48,6 +48,7 @@ ANSWER_S = 0.5  # left of a deadline for the way back
 OWN_CHANGES_S = 0.02
 NO_CHANGE = bytes(changes.STAMP_BYTES)
 LOCK_WAIT_S_MAX = 20.0
+LOCK_PAGES_MAX = 16  # of changes that the answer to a lock tells
 
 
 class MetaService:
@@ -413,7 +414,24 @@ class MetaService:
         reply = await self._change(
             request.request_id, meta_pb2.LockReply, lambda txn: locks.acquire(txn, request))
         await self._finish_trim(reply.inode)
+        if reply.granted and request.after:
+            reply.behind.CopyFrom(
+                await self._behind(request.request_id.client_id, request.after))
         return reply
+
+    async def _behind(self, client_id: bytes, after: bytes) -> meta_pb2.WatchReply:
+        """What others changed behind `after`, up to now; where that is too much, it is lost."""
+        foreign: list[meta_pb2.Change] = []
+        for _ in range(LOCK_PAGES_MAX):
+            position = after
+            found, after, _ = await self._kv.run(
+                lambda txn: changes.page_behind(txn, position))  # noqa: B023
+            if not found and after != position:
+                break
+            foreign += [change for change in found if change.client_id != client_id]
+            if len(found) < changes.PAGE:
+                return meta_pb2.WatchReply(changes=foreign, next=after)
+        return meta_pb2.WatchReply(next=after, lost=True)
 
     async def unlock(self, request: meta_pb2.UnlockRequest, call: Call) -> common_pb2.Empty:
         """Gives up a range, and grants it to those who wait."""
@@ -442,7 +460,10 @@ class MetaService:
         # Read after the grant: whoever held the lock before has reported what it wrote.
         stat = await self._read(meta_pb2.StatRequest(inode_id=request.inode_id), lookup.stat)
         await self._finish_trim(stat.inode)
-        return meta_pb2.AwaitLockReply(inode=stat.inode)
+        reply = meta_pb2.AwaitLockReply(inode=stat.inode)
+        if request.after:
+            reply.behind.CopyFrom(await self._behind(request.client_id, request.after))
+        return reply
 
     async def cancel_lock(
         self, request: meta_pb2.CancelLockRequest, call: Call

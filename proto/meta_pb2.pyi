@@ -790,26 +790,30 @@ class FileLocks(_message.Message):
     def __init__(self, held: _Optional[_Iterable[_Union[FileLock, _Mapping]]] = ..., waiting: _Optional[_Iterable[_Union[FileLock, _Mapping]]] = ...) -> None: ...
 
 class LockRequest(_message.Message):
-    __slots__ = ("request_id", "inode_id", "lock", "wait")
+    __slots__ = ("request_id", "inode_id", "lock", "wait", "after")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     LOCK_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     request_id: _common_pb2.RequestId
     inode_id: int
     lock: FileLock
     wait: bool
-    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., lock: _Optional[_Union[FileLock, _Mapping]] = ..., wait: _Optional[bool] = ...) -> None: ...
+    after: bytes
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., lock: _Optional[_Union[FileLock, _Mapping]] = ..., wait: _Optional[bool] = ..., after: _Optional[bytes] = ...) -> None: ...
 
 class LockReply(_message.Message):
-    __slots__ = ("granted", "blocker", "inode")
+    __slots__ = ("granted", "blocker", "inode", "behind")
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     BLOCKER_FIELD_NUMBER: _ClassVar[int]
     INODE_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
     granted: bool
     blocker: FileLock
     inode: Inode
-    def __init__(self, granted: _Optional[bool] = ..., blocker: _Optional[_Union[FileLock, _Mapping]] = ..., inode: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+    behind: WatchReply
+    def __init__(self, granted: _Optional[bool] = ..., blocker: _Optional[_Union[FileLock, _Mapping]] = ..., inode: _Optional[_Union[Inode, _Mapping]] = ..., behind: _Optional[_Union[WatchReply, _Mapping]] = ...) -> None: ...
 
 class UnlockRequest(_message.Message):
     __slots__ = ("request_id", "inode_id", "lock")
@@ -830,24 +834,28 @@ class TestLockRequest(_message.Message):
     def __init__(self, inode_id: _Optional[int] = ..., lock: _Optional[_Union[FileLock, _Mapping]] = ...) -> None: ...
 
 class AwaitLockRequest(_message.Message):
-    __slots__ = ("inode_id", "client_id", "wait_id", "wait_ms")
+    __slots__ = ("inode_id", "client_id", "wait_id", "wait_ms", "after")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
     client_id: bytes
     wait_id: int
     wait_ms: int
-    def __init__(self, inode_id: _Optional[int] = ..., client_id: _Optional[bytes] = ..., wait_id: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+    after: bytes
+    def __init__(self, inode_id: _Optional[int] = ..., client_id: _Optional[bytes] = ..., wait_id: _Optional[int] = ..., wait_ms: _Optional[int] = ..., after: _Optional[bytes] = ...) -> None: ...
 
 class AwaitLockReply(_message.Message):
-    __slots__ = ("waiting", "inode")
+    __slots__ = ("waiting", "inode", "behind")
     WAITING_FIELD_NUMBER: _ClassVar[int]
     INODE_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
     waiting: bool
     inode: Inode
-    def __init__(self, waiting: _Optional[bool] = ..., inode: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+    behind: WatchReply
+    def __init__(self, waiting: _Optional[bool] = ..., inode: _Optional[_Union[Inode, _Mapping]] = ..., behind: _Optional[_Union[WatchReply, _Mapping]] = ...) -> None: ...
 
 class CancelLockRequest(_message.Message):
     __slots__ = ("request_id", "inode_id", "wait_id")

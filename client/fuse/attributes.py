@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from luciole.client.operations import OpenFlags
+from luciole.client.handles import OpenFlags
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2
 

@@ -25,7 +25,8 @@ from luciole.client.fuse.attributes import (
     open_flags,
     type_of,
 )
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import Operations
 from luciole.errors import FsError
 from luciole.limits import NAME_BYTES_MAX
 from luciole.log import get_logger

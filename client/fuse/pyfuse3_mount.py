@@ -44,7 +44,7 @@ async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> 
         binding = Pyfuse3Binding(
             client.operations, attribute_seconds=min(config.attribute_cache_seconds, UNTOLD_S),
             entry_seconds=min(config.entry_cache_seconds, UNTOLD_S))
-        mount(binding, mount_point, allow_other=allow_other)
+        mount(binding, mount_point, allow_other=allow_other, read_only=config.read_only)
         try:
             nursery.start_soon(partial(
                 trio.to_thread.run_sync, set_read_ahead, mount_point, config.read_ahead_bytes,
@@ -71,12 +71,16 @@ def _make_client(config: ClientConfig, mount_point: Path, nursery: trio.Nursery)
         mount_point=str(mount_point), spawn=spawn)
 
 
-def mount(binding: Pyfuse3Binding, mount_point: Path, *, allow_other: bool) -> None:
+def mount(
+    binding: Pyfuse3Binding, mount_point: Path, *, allow_other: bool, read_only: bool = False
+) -> None:
     """Mounts; `pyfuse3.main` serves it then. Raises FsError CONFIG_INVALID with the remedy."""
     options = set(pyfuse3.default_options)
     options |= {"fsname=luciole", "subtype=luciole", "default_permissions"}
     if allow_other:
         options.add("allow_other")
+    if read_only:
+        options.add("ro")
     try:
         pyfuse3.init(binding, str(mount_point), options)
     except RuntimeError as failure:

@@ -14,11 +14,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from luciole.client.handles import OpenFlags
 from luciole.client.native.batches import as_bytes, read_many, write_many
 from luciole.client.native.file import Data, File, Writable
 from luciole.client.native.loops import Loops
 from luciole.client.native.ring import Ring
-from luciole.client.operations import OpenFlags
 from luciole.client.session import Client
 from luciole.client.trees import Trees, own_credential
 from luciole.errors import FsError, Kind

@@ -104,6 +104,7 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     read_ahead_bytes: Annotated[int, Meta(ge=0, le=256 * MiB)] = 4 * MiB  # kernel readahead
     fuse_binding: Literal["direct", "pyfuse3"] = "direct"  # docs/posix.md says how they differ
     transport: Literal["auto", "shm", "tcp"] = "auto"  # shm: only services of this machine
+    read_only: bool = False  # nothing is changed through a mount: EROFS
     log_level: LogLevel = "info"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from luciole.client.files import Fresh
+from luciole.client.handles import Fresh, OpenFlags
 from luciole.client.locks import LEASE_PART, WHOLE_FILE, Waiting
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.operations import Operations
 from luciole.clock import ManualClock, SeededEntropy
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2

@@ -7,7 +7,8 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luciole.client.operations import ENDED_MAX, OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import ENDED_MAX, Operations
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2, services
 from luciole.tests.sim.cluster import CHUNK

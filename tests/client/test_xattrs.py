@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pytest
 from google.protobuf.message import Message
 
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import Operations
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2, services
 from luciole.proto.method import Method

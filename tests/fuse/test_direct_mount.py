@@ -18,11 +18,13 @@ from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.channel import Channel
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.dispatch import Dispatcher
+from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
 from luciole.client.fuse.direct.server import IDLE_MAX, Server
 from luciole.client.fuse.mount_table import device_of_mount, find_mount
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import Operations
 from luciole.proto import common_pb2
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import MemoryCluster
@@ -54,7 +56,9 @@ class HereMounted:
 
     def serve(self, channel: Channel) -> Server:
         server = Server(
-            channel, Dispatcher(Context(self.operations, LONG, LONG)))
+            channel, Dispatcher(Context(
+                self.operations, LONG, LONG,
+                Drops(self.operations, channel.invalidate_inode))))
         server.start()
         return server
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from luciole.client.fuse.direct import memory, negotiation, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.dispatch import NO_REPLY, TABLE, Dispatcher
+from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.memory import Pool
 from luciole.client.fuse.direct.messages import RefusedError, Request, Validity
 from luciole.client.fuse.direct.protocol import Init, Opcode
@@ -43,7 +44,9 @@ def dispatcher() -> Iterator[Dispatcher]:
     cluster = MemoryCluster(ThreadRuntime())
     drive(cluster.start())
     operations = cluster.client(b"direct test cli.", None)
-    yield Dispatcher(Context(operations, Validity.of(1.0, 1.0), Validity.of(1.0, 1.0)))
+    yield Dispatcher(Context(
+        operations, Validity.of(1.0, 1.0), Validity.of(1.0, 1.0),
+        Drops(operations, lambda inode_id: None)))
     drive(operations.close_all())
 
 

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import Operations
 from luciole.client.remote.manager import RoutingCache
 from luciole.client.remote.meta import MetaClient
 from luciole.kv.memory import MemoryStore

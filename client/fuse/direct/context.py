@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from luciole.client.fuse.attributes import SeenVersions, as_caller
+from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.interrupts import Interrupts
 from luciole.client.fuse.direct.messages import NOT_VALID, Request, Validity
+from luciole.client.fuse.direct.twins import Twins
 from luciole.client.operations import Operations
 from luciole.proto import common_pb2, meta_pb2
 
@@ -45,11 +47,12 @@ class Context:
     operations: Operations
     told: Validity  # while others' changes are told
     untold: Validity
+    drops: Drops
     feed: Freshness | None = None
     seen: SeenVersions = field(default_factory=SeenVersions)
     interrupts: Interrupts = field(default_factory=Interrupts)
-    # Makes the kernel forget attributes and pages of an inode; gives it bytes from an offset on.
-    drop_pages: Callable[[int], object] = lambda inode_id: None
+    twins: Twins = field(default_factory=Twins)
+    # Gives the kernel bytes of an inode from an offset on.
     store_page: Callable[[int, int, memoryview], object] = lambda inode_id, offset, data: None
     _begun: _OfThread = field(default_factory=_OfThread)
 

@@ -1,13 +1,14 @@
 """One request in, one answer out: the table of opcodes and what an error becomes.
 
-Layer: shell. `Dispatcher.answer` never raises for what a request holds: it gives data, or an errno,
-or nothing where the protocol wants no reply.
+Layer: shell. `Dispatcher.answer` never raises for what a request holds: it gives data, or an
+errno, or nothing where the protocol wants no reply.
 
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
 the kernel never to ask again, and it does what is right without the filesystem: ENOTTY for ioctl.
 
-FUSE_INTERRUPT ends waits for locks only (interrupts.py). Requests about locks are `DETACHED`:
-whoever serves the device hands them to a thread of their own.
+FUSE_INTERRUPT ends waits for locks (interrupts.py), and those of the killed (killed.py). Requests
+that may give or take a lock are `detached`: whoever serves the device hands them to a thread of
+their own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
 from luciole.client.fuse.direct.negotiation import Agreed, negotiate
 from luciole.client.fuse.direct.protocol import Opcode
-from luciole.errors import FsError
+from luciole.client.fuse.direct.stale import Walks
+from luciole.errors import FsError, Kind
 from luciole.log import get_logger
 from luciole.runtime import drive
 
@@ -98,6 +100,8 @@ TABLE: dict[int, Row] = {
 # Inode ids are the cluster's own, so there is no table to forget from.
 NO_REPLY = {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
 DETACHED = {Opcode.SETLK, Opcode.SETLKW}
+MAY_UNLOCK = {Opcode.FLUSH, Opcode.RELEASE}
+OPENING = {Opcode.OPEN, Opcode.CREATE, Opcode.TMPFILE, Opcode.OPENDIR}
 _REPORTED = {errno.EIO, errno.ETIMEDOUT}
 
 
@@ -105,8 +109,14 @@ class Dispatcher:
     """Answers requests, from any number of threads."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        self.context = self._context = context
+        self._walks = Walks()
         self.agreed: Agreed | None = None
+
+    def detached(self, request: Request) -> bool:
+        """Whether an answer may have to wait for answers to other requests."""
+        return request.opcode in DETACHED or (
+            request.opcode in MAY_UNLOCK and self._context.operations.locks.any_held)
 
     def answer(self, request: Request) -> Data | int | None:
         """Blocks until it is known.
@@ -119,6 +129,19 @@ class Dispatcher:
         answer = self._answer_row(row, request)
         return None if request.opcode in NO_REPLY else answer
 
+    def unwanted(self, request: Request, answer: Data) -> None:
+        """The kernel did not take an answer any more: what was opened for it is closed."""
+        if request.opcode not in OPENING:
+            return
+        handle = protocol.OPEN_OUT.unpack(bytes(answer[-protocol.OPEN_OUT.size :]))[0]
+        if request.opcode == Opcode.OPENDIR:
+            self._context.operations.releasedir(handle)
+            return
+        try:
+            drive(self._context.operations.release(handle))
+        except FsError as failure:
+            log.warning("unwanted_handle", error=str(failure))
+
     def _answer_row(self, row: Row, request: Request) -> Data | int:
         if len(request.body) < row.body_bytes_min:
             return MALFORMED
@@ -126,10 +149,15 @@ class Dispatcher:
             return errno.ENOSYS
         self._context.begin()
         try:
-            return drive(row.handler(self._context, request))
+            answer = drive(row.handler(self._context, request))
+            self._walks.other(request)
+            return answer
         except RefusedError as refused:
             return refused.number
         except FsError as failure:
+            if failure.kind == Kind.STALE_HANDLE:
+                return self._walks.errno_of(request)
+            self._walks.other(request)
             number = messages.errno_of(failure)
             if number in _REPORTED:
                 log.warning("operation_failed", operation=Opcode(request.opcode).name.lower(),

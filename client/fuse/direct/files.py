@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import stat
 
+from luciole.client.core.layout import file_bytes_max
 from luciole.client.fuse.attributes import open_flags
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.drops import Stored, lay_over
+from luciole.client.fuse.direct.mappings import write_back
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
-from luciole.client.operations import OpenFlags
+from luciole.client.fuse.direct.twins import passes_pages
+from luciole.client.handles import OpenFlags
 from luciole.proto import meta_pb2
 
 # Below that, copying a write costs less than taking other memory for the next request.
@@ -29,8 +33,11 @@ def _opened(
     """
     # Writers of one file are put in order by its own lock, not by the kernel's.
     answer = protocol.FOPEN_PARALLEL_DIRECT_WRITES
-    if context.seen.unchanged(inode):
+    unknown = flags.read and flags.write and context.twins.begin(inode.inode_id)
+    if context.seen.unchanged(inode) and not unknown:
         answer |= protocol.FOPEN_KEEP_CACHE
+    if flags.truncate:
+        context.twins.zero(inode.inode_id, 0, file_bytes_max(inode.layout))
     if flags.append and flags.write:
         # The kernel does not know where an append ends up, so it may keep no page of it.
         answer |= protocol.FOPEN_DIRECT_IO
@@ -70,11 +77,20 @@ async def open_(context: Context, request: Request) -> bytes:
 
 async def read(context: Context, request: Request) -> memoryview:
     """pread(2)."""
-    handle, offset, size, _, _, _, _ = request.fields(protocol.READ_IN)
+    handle, offset, size, _, _, flags, _ = request.fields(protocol.READ_IN)
     room = request.room
     if room is not None and len(room) < size:
         raise RefusedError(MALFORMED)
-    return await context.operations.read(handle, offset, size, room)
+    staged = context.drops.staged(request.node)
+    data = await context.operations.read(handle, offset, size, room)
+    lay_over(data, offset, staged)
+    if passes_pages(flags):
+        context.twins.forget(request.node, offset, size)
+    else:
+        context.twins.given(request.node, offset, data, size)
+    if request.abandoned:  # the page may have been read anew meanwhile
+        context.twins.forget(request.node, offset, size)
+    return data
 
 
 async def write(context: Context, request: Request) -> bytes:
@@ -89,16 +105,28 @@ async def write(context: Context, request: Request) -> bytes:
         request.lent = True
         data = data.toreadonly()
     # Pages of a mapping have their place, also in a file that was opened to append.
-    append = bool(open_now & os.O_APPEND) and not flags & protocol.WRITE_CACHE
-    taken = await context.operations.write(handle, offset, data, append=append)
+    if flags & protocol.WRITE_CACHE:
+        stored = [Stored(handle, offset + begin, bytes(data[begin:end]))
+                  for begin, end in context.twins.differences(request.node, offset, data)]
+        if not context.drops.stage(request.node, stored) and stored:
+            await context.drops.show(request.node, stored)
+    else:
+        await context.operations.write(
+            handle, offset, data, append=bool(open_now & os.O_APPEND))
+    if passes_pages(open_now) and not flags & protocol.WRITE_CACHE:
+        context.twins.forget(request.node, offset, size)
+    else:
+        context.twins.taken(request.node, offset, data)
     if flags & protocol.WRITE_KILL_SUIDGID:
         await context.kill_privileges(request.node)
-    return protocol.WRITE_OUT.pack(taken, 0)
+    return protocol.WRITE_OUT.pack(size, 0)
 
 
 async def flush(context: Context, request: Request) -> bytes:
     """close(2)."""
     handle, _, _, owner = request.fields(protocol.FLUSH_IN)
+    if context.operations.locks.holds(request.node, owner):
+        write_back(context, request)
     await context.operations.flush(handle, owner)
     return b""
 
@@ -111,5 +139,8 @@ async def fsync(context: Context, request: Request) -> bytes:
 
 async def release(context: Context, request: Request) -> bytes:
     """The last close of an open file description."""
-    await context.operations.release(request.fields(protocol.RELEASE_IN)[0])
+    handle = request.fields(protocol.RELEASE_IN)[0]
+    if context.operations.locks.handle_holds(handle):
+        write_back(context, request)
+    await context.operations.release(handle)
     return b""

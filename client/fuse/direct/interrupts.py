@@ -2,10 +2,11 @@
 
 Layer: shell. Only locks wait so; every other wait here has a bound, and is not ended: a signal is
 often none of the file's business (Go's runtime sends SIGURG to its own threads all the time), so
-that EINTR from open or read would break programs that POSIX promises otherwise.
+that EINTR from open or read would break programs that POSIX promises otherwise. What kills is
+another matter (killed.py).
 
-The kernel announces a signal with a request of its own, which another thread may take up before the
-one that it is about: so the newest announcements are remembered. The lock guards both tables.
+The kernel announces a signal with a request of its own, which another thread may take up before
+the one that it is about: so the newest announcements are remembered. The lock guards both tables.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import fcntl
 
 from luciole.client.fuse.direct import protocol
 from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.mappings import write_back
 from luciole.client.fuse.direct.messages import RefusedError, Request
 from luciole.client.locks import Waiting
 from luciole.proto import meta_pb2
@@ -53,15 +54,19 @@ async def setlkw(context: Context, request: Request) -> bytes:
 async def _set(context: Context, request: Request, waiting: Waiting | None) -> bytes:
     handle, kind, lock = _asked(request)
     if kind == fcntl.F_UNLCK:
+        write_back(context, request)
         await context.operations.unlock(handle, lock)
         return b""
+    if context.operations.lock_weakens(handle, lock):
+        write_back(context, request)
     fresh = await context.operations.lock(handle, lock, waiting)
     if fresh.pages:
-        context.drop_pages(request.node)
+        context.drops.drop(request.node)
     if fresh.end:
         # Where O_APPEND writes, the kernel takes from its own length, for which it does not ask:
         # but pages that it is given lengthen the file.
         last = await context.operations.read(handle, fresh.end - 1, 1)
+        context.twins.forget(request.node, fresh.end - 1, 1)
         context.store_page(request.node, fresh.end - 1, last)
     return b""
 

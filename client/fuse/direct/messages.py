@@ -39,9 +39,11 @@ class Request:
     `room` is writable memory of the channel, at least as large as any read, in which a reply may be
     built; where `body` overlaps it, the body is gone then. `lent` says that somebody may look at
     the body after the reply, so that its memory is not used again before the last view is gone.
+    `abandoned` says that the kernel has been given another answer already.
     """
 
-    __slots__ = ("body", "gid", "lent", "node", "opcode", "pid", "room", "uid", "unique")
+    __slots__ = (
+        "abandoned", "body", "gid", "lent", "node", "opcode", "pid", "room", "uid", "unique")
 
     def __init__(self, message: memoryview, room: memoryview | None = None) -> None:
         """Raises RefusedError unless `message` (bytes, one dimension) is one whole request."""
@@ -54,7 +56,7 @@ class Request:
             raise RefusedError(MALFORMED)
         self.body = message[HEADER_BYTES:end]
         self.room = room
-        self.lent = False
+        self.lent = self.abandoned = False
 
     def fields(self, layout: Struct) -> tuple[int, ...]:
         """The structure at the start of the body. Raises RefusedError if there is less."""

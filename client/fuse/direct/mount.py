@@ -5,6 +5,7 @@ Layer: shell.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.channel import Channel
 from luciole.client.fuse.direct.context import Context, Freshness
 from luciole.client.fuse.direct.dispatch import Dispatcher
+from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
 from luciole.client.fuse.direct.server import Server
@@ -38,24 +40,27 @@ SENDS_MAX = 32
 class KernelCaches:
     """What the kernel has cached of a mount."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, drop: Callable[[int], None]) -> None:
         self._channel = channel
+        self._drop = drop
 
     def forget(self, change: meta_pb2.Change) -> None:
         """Takes pages, attributes and names back."""
         for inode_id in change.inode_ids:
-            self._channel.invalidate_inode(inode_id)
+            self._drop(inode_id)
         for changed in change.entries:
             self._channel.invalidate_entry(changed.parent, changed.name)
 
-    def forget_all(self) -> None:
-        """Takes all names back; attributes were given for a few seconds."""
+    def forget_all(self, inode_ids: Sequence[int]) -> None:
+        """Takes all names back, and these inodes; an open asks for every other one anew."""
         self._channel.forget_names()
+        for inode_id in inode_ids:
+            self._drop(inode_id)
 
 
 def start_server(
     operations: Operations, mount_point: Path, *, allow_other: bool, attribute_seconds: float,
-    entry_seconds: float, feed: Freshness | None = None,
+    entry_seconds: float, read_only: bool = False, feed: Freshness | None = None,
 ) -> Server:
     """Mounts `operations`, which block (ThreadRuntime), and serves them on threads.
 
@@ -63,11 +68,11 @@ def start_server(
     Raises FsError when it cannot mount.
     """
     channel = Channel(mounting.mount(
-        mount_point, allow_other=allow_other, max_read=REQUEST_BYTES_MAX))
+        mount_point, allow_other=allow_other, max_read=REQUEST_BYTES_MAX, read_only=read_only))
     context = Context(
         operations, Validity.of(attribute_seconds, entry_seconds),
-        Validity.of(min(attribute_seconds, UNTOLD_S), min(entry_seconds, UNTOLD_S)), feed,
-        drop_pages=channel.invalidate_inode, store_page=channel.store)
+        Validity.of(min(attribute_seconds, UNTOLD_S), min(entry_seconds, UNTOLD_S)),
+        Drops(operations, channel.invalidate_inode), feed, store_page=channel.store)
     server = Server(channel, Dispatcher(context))
     server.start()
     return server
@@ -88,8 +93,8 @@ def serve_direct(
     server = start_server(
         client.operations, mount_point, allow_other=allow_other,
         attribute_seconds=config.attribute_cache_seconds,
-        entry_seconds=config.entry_cache_seconds, feed=client.feed)
-    client.caches = KernelCaches(server.channel)
+        entry_seconds=config.entry_cache_seconds, read_only=config.read_only, feed=client.feed)
+    client.caches = KernelCaches(server.channel, server.context.drops.drop)
     trio.run(_serve, config, mount_point, client, server)
 
 

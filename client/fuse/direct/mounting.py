@@ -23,6 +23,7 @@ NAME = "luciole"
 MS_NOSUID = 1 << 1
 MS_NODEV = 1 << 2
 MNT_DETACH = 2
+MS_RDONLY = 1
 HELPER = "fusermount3"
 HELPER_SECONDS = 20.0
 
@@ -30,7 +31,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(
-    mount_point: Path, *, allow_other: bool, max_read: int, by_helper: bool | None = None
+    mount_point: Path, *, allow_other: bool, max_read: int, read_only: bool = False,
+    by_helper: bool | None = None,
 ) -> int:
     """Mounts and returns the descriptor of the device, on which the kernel waits for INIT's reply.
 
@@ -38,6 +40,7 @@ def mount(
         mount_point: an existing directory.
         allow_other: whether other users than the mounting one may use it; root may always.
         max_read: largest read in bytes.
+        read_only: whether the kernel is to refuse what would change something (EROFS).
         by_helper: whether fusermount3 is to do it; None: unless this is root.
 
     Raises FsError CONFIG_INVALID with the remedy.
@@ -47,8 +50,9 @@ def mount(
         options.append("allow_other")
     if by_helper is None:
         by_helper = os.geteuid() != 0
-    return _mount_by_helper(mount_point, options) if by_helper \
-        else _mount_directly(mount_point, options)
+    if by_helper:
+        return _mount_by_helper(mount_point, [*options, "ro"] if read_only else options)
+    return _mount_directly(mount_point, options, MS_RDONLY if read_only else 0)
 
 
 def _refused(mount_point: Path, reason: str) -> FsError:
@@ -57,7 +61,7 @@ def _refused(mount_point: Path, reason: str) -> FsError:
         "and is nothing mounted on it already?", str(mount_point))
 
 
-def _mount_directly(mount_point: Path, options: list[str]) -> int:
+def _mount_directly(mount_point: Path, options: list[str], flags: int) -> int:
     try:
         device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
         status = os.stat(mount_point)
@@ -68,7 +72,7 @@ def _mount_directly(mount_point: Path, options: list[str]) -> int:
         f"group_id={os.getgid()}", *options])
     done = _libc.mount(
         NAME.encode(), os.fsencode(mount_point), FILESYSTEM.encode(),
-        ctypes.c_ulong(MS_NOSUID | MS_NODEV), data.encode())
+        ctypes.c_ulong(MS_NOSUID | MS_NODEV | flags), data.encode())
     if done != 0:
         reason = os.strerror(ctypes.get_errno())
         os.close(device)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import stat
 
+from luciole.client.core.layout import file_bytes_max
 from luciole.client.fuse.attributes import BLOCK, file_counts, type_of
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.messages import NANOSECONDS, RefusedError, Request
-from luciole.client.operations import OpenFlags
+from luciole.client.handles import OpenFlags
 from luciole.errors import FsError, Kind
 from luciole.limits import NAME_BYTES_MAX
 from luciole.proto import common_pb2, meta_pb2
@@ -81,6 +82,8 @@ async def setattr_(context: Context, request: Request) -> bytes:
     # A caller who is not of the file's group cannot set set-group-ID, and is not told.
     inode = await context.as_caller(
         request, call, with_groups=bool(valid & protocol.FATTR_MODE and mode & stat.S_ISGID))
+    if valid & protocol.FATTR_SIZE:
+        context.twins.zero(request.node, size, file_bytes_max(inode.layout) - size)
     if valid & protocol.FATTR_KILL_SUIDGID:
         inode = await context.kill_privileges(request.node, inode)
     return messages.attributes(inode, context.validity)

@@ -25,6 +25,8 @@ async def fallocate(context: Context, request: Request) -> bytes:
     await context.operations.fallocate(
         handle, offset, length, zero=bool(mode & (PUNCH_HOLE | ZERO_RANGE)),
         keep_size=bool(mode & KEEP_SIZE))
+    if mode & (PUNCH_HOLE | ZERO_RANGE):
+        context.twins.zero(request.node, offset, length)
     await _changed(context, request, request.node)
     return b""
 

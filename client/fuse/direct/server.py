@@ -22,9 +22,11 @@ import trio
 
 from luciole.client.fuse.direct.channel import Channel
 from luciole.client.fuse.direct.dispatch import DETACHED, Dispatcher
+from luciole.client.fuse.direct.killed import Killed
 from luciole.client.fuse.direct.memory import Buffer, Pool
 from luciole.client.fuse.direct.messages import RefusedError, Request
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
+from luciole.client.fuse.direct.protocol import INTERRUPT_IN, Opcode
 from luciole.log import get_logger
 
 log = get_logger("fuse")
@@ -41,8 +43,10 @@ class Server:
     ) -> None:
         self.channel = channel
         self._dispatcher = dispatcher
+        self.context = dispatcher.context
         self._threads_max = threads_max
         self._pool = Pool(REQUEST_BYTES_MAX)
+        self._killed = Killed(partial(channel.answer_error, number=errno.EINTR))
         self._guard = threading.Lock()
         self._threads = 0
         self._idle = 0
@@ -108,13 +112,14 @@ class Server:
         except RefusedError:
             log.error("request_dropped", length=length)  # without a number there is no reply
             return False
-        if request.opcode in DETACHED:
+        if self._dispatcher.detached(request):
             if self._locks_left.acquire(blocking=False):
                 own = Request(memoryview(bytes(buffer.whole[:length])))
                 trio.lowlevel.start_thread_soon(partial(self._answer, own), self._detached_ended)
-            else:
+                return False
+            if request.opcode in DETACHED:
                 self.channel.answer_error(request.unique, errno.ENOLCK)
-            return False
+                return False
         self._answer(request)
         return request.lent
 
@@ -123,14 +128,18 @@ class Server:
 
     def _answer(self, request: Request) -> None:
         unique = request.unique
+        if request.opcode == Opcode.INTERRUPT and len(request.body) >= INTERRUPT_IN.size:
+            self._killed.announced(request.fields(INTERRUPT_IN)[0])
+        self._killed.begin(request)
         answer = self._dispatcher.answer(request)
+        self._killed.end(request)
         if answer is None:
             return
         try:
             if isinstance(answer, int):
                 self.channel.answer_error(unique, answer)
-            else:
-                self.channel.answer(unique, answer)
+            elif not self.channel.answer(unique, answer):
+                self._dispatcher.unwanted(request, answer)
         except OSError:
             log.exception("reply_refused", operation=request.opcode)
             self.channel.answer_error(unique, errno.EIO)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import trio
 
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import Operations
 from luciole.errors import FsError, Kind
 from luciole.tests.sim.process import CHUNK, ClientProcess
 from luciole.tests.sim.workloads.base import CREDENTIAL, ROOT, require_true, timed

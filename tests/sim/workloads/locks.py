@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import trio
 
+from luciole.client.handles import OpenFlags
 from luciole.client.locks import WHOLE_FILE, Waiting
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.operations import Operations
 from luciole.errors import FsError
 from luciole.proto import meta_pb2
 from luciole.tests.sim.process import ClientProcess

@@ -12,7 +12,8 @@ from collections.abc import Awaitable
 
 import trio
 
-from luciole.client.operations import OpenFlags, Operations
+from luciole.client.handles import OpenFlags
+from luciole.client.operations import Operations
 from luciole.errors import FsError, Kind
 from luciole.proto import meta_pb2
 from luciole.tests.sim.process import ATTEMPT_S, ClientProcess

@@ -10,7 +10,7 @@ import struct
 
 import trio
 
-from luciole.client.operations import OpenFlags
+from luciole.client.handles import OpenFlags
 from luciole.errors import FsError
 from luciole.proto import meta_pb2
 from luciole.tests.sim.history import FOREVER, CellOperation, explained

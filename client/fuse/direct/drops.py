@@ -1,0 +1,113 @@
+"""Taking the kernel's pages of a file away, and showing others what was stored into them in order.
+
+Layer: shell. A program that shares a mapping without locks relies on the order of its stores:
+SQLite writes frames to its log, then entries of the index, and then the header at the index's
+beginning, on which readers act at once. Pages lose that order. It is kept as far as it can be:
+
+- Whatever else this mount has written is with the metadata service before stored bytes leave.
+- What comes back while a file's pages are taken away is staged. The kernel hands pages in from
+  the first to the last; they leave from the last byte to the first. So when something becomes
+  visible, all that lies behind it in the file is as new, and what is published by a header is
+  there before it.
+
+Pages that the kernel writes back of itself (after half a minute, or at munmap and msync) leave
+one by one, in its order.
+
+The guard is over the table. A file is dropped under a lock, which comes before the guard.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from luciole.client.operations import Operations
+from luciole.errors import FsError
+from luciole.log import get_logger
+from luciole.runtime import drive
+
+log = get_logger("fuse")
+LOCKS = 64  # files share them by their number
+
+
+class Stored(NamedTuple):
+    """Bytes that a process stored into a mapping."""
+
+    handle: int
+    offset: int
+    data: bytes
+
+
+class Drops:
+    """The files of one mount whose pages are being taken away."""
+
+    def __init__(self, operations: Operations, invalidate: Callable[[int], object]) -> None:
+        self._operations = operations
+        self._invalidate = invalidate
+        self._guard = threading.Lock()
+        self._locks = [threading.Lock() for _ in range(LOCKS)]
+        self._staged: dict[int, list[Stored]] = {}
+
+    def drop(self, inode_id: int) -> None:
+        """The kernel has no page of the file any more, and what was stored there is written.
+
+        Not for a thread of those that serve writes: it waits for them.
+        """
+        if inode_id not in self._operations.open_files(mappable=True):
+            self._invalidate(inode_id)
+            return
+        with self._locks[inode_id % LOCKS]:
+            with self._guard:
+                staged = self._staged[inode_id] = []
+            written = 0
+            try:
+                self._invalidate(inode_id)
+            finally:
+                while True:
+                    with self._guard:
+                        if written == len(staged):
+                            del self._staged[inode_id]
+                            break
+                        pieces = staged[written:]
+                    written += len(pieces)
+                    self._write(inode_id, pieces)
+
+    def _write(self, inode_id: int, pieces: list[Stored]) -> None:
+        try:
+            drive(self.show(inode_id, pieces))
+        except FsError as failure:
+            log.warning("stores_lost", inode_id=inode_id, error=str(failure))
+
+    async def show(self, inode_id: int, pieces: list[Stored]) -> None:
+        """Writes, the last first, after everything else of this mount. Raises FsError."""
+        await self._operations.publish(but=inode_id)
+        for piece in reversed(pieces):
+            await self._operations.write_stored(
+                inode_id, piece.handle, piece.offset, memoryview(piece.data))
+
+    def stage(self, inode_id: int, pieces: list[Stored]) -> bool:
+        """Keeps what a page came back with until all have; False if the file is not dropped."""
+        with self._guard:
+            staged = self._staged.get(inode_id)
+            if staged is None:
+                return False
+            staged += pieces
+            return True
+
+    def staged(self, inode_id: int) -> list[Stored]:
+        """What a read that begins now may not find on the chains."""
+        if not self._staged:
+            return []
+        with self._guard:
+            return list(self._staged.get(inode_id, ()))
+
+
+def lay_over(data: memoryview, offset: int, pieces: list[Stored]) -> None:
+    """Puts into what was read at `offset` the bytes that were staged when the read began."""
+    for piece in pieces:
+        begin = max(offset, piece.offset)
+        end = min(offset + len(data), piece.offset + len(piece.data))
+        if begin < end:
+            data[begin - offset : end - offset] = piece.data[
+                begin - piece.offset : end - piece.offset]

@@ -1,0 +1,42 @@
+"""What an open(2) is to this client, and what a lock on it tells.
+
+Layer: pure. Data only: `client/files.py` and `client/operations.py` keep it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class OpenFlags:
+    """The flags of open(2) that a filesystem acts on."""
+
+    read: bool = False
+    write: bool = False
+    truncate: bool = False
+    exclusive: bool = False
+    append: bool = False
+
+
+@dataclass
+class Handle:
+    """One open(2)."""
+
+    number: int
+    inode_id: int
+    readable: bool
+    writable: bool
+    session_id: bytes
+    opened_at: float
+    append: bool = False
+    session_open: bool = False  # meta has the session; a flush ends it, a write begins it again
+    registered: bool = False  # meta was told of a handle without a session
+
+
+class Fresh(NamedTuple):
+    """What a lock found newer than this client's kernel may know it."""
+
+    pages: bool = False  # those of the kernel have to go
+    end: int = 0  # the file ends there; 0: where the kernel was last told
