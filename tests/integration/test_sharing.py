@@ -96,20 +96,26 @@ _STUCK = {
 }
 
 
+@pytest.mark.slow
 def test_processes_that_wait_for_a_lost_cluster_can_be_killed_and_it_unmounts(
     cluster: Cluster,
 ) -> None:
     place = cluster.mounts[0]
     cluster.up("--mount", str(place))
-    (place / "file").write_bytes(bytes(2 << 20))
     program = "import fcntl, os, signal, sys\n" \
         "signal.signal(signal.SIGINT, signal.SIG_DFL)\n" \
         "path = sys.argv[1]\nfile = os.open(path, os.O_RDONLY)\n" \
         "print('ready', flush=True)\nsys.stdin.read()\n"
-    stuck = [
-        (subprocess.Popen([sys.executable, "-c", program + call, str(place / "file")],
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE), number)
-        for call in _STUCK.values() for number in (signal.SIGINT, signal.SIGKILL)]
+    stuck = []
+    for name, call in _STUCK.items():
+        for number in (signal.SIGINT, signal.SIGKILL):
+            # Each in its own directory: the kernel lets one at a time create in a directory.
+            path = place / f"{name}-{number}" / "file"
+            path.parent.mkdir()
+            path.write_bytes(bytes(2 << 20))
+            stuck.append((subprocess.Popen(
+                [sys.executable, "-c", program + call, str(path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE), number))
     try:
         for process, _ in stuck:
             assert process.stdout is not None
