@@ -37,7 +37,7 @@ class Arena:
     __slots__ = ("_used", "_view")
 
     def __init__(self) -> None:
-        self._view = memoryview(b"")
+        self._view = memoryview(bytearray())
         self._used = 0
 
     def take(self, size: int) -> memoryview:
@@ -54,7 +54,7 @@ class Arena:
         """The reply has left. Memory of more than `keep` bytes is given back."""
         self._used = 0
         if len(self._view) > keep:
-            self._view = memoryview(b"")
+            self._view = memoryview(bytearray())
 
 
 class ServerCall:
