@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--stop-seconds", type=float, default=30.0)
     parser.add_argument("--cut-seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--transport", default="auto", help="of the mounts")
     parser.add_argument("--keep", action="store_true", help="leave the directory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -68,7 +69,8 @@ def main() -> int:
         seconds=args.minutes * 60, nodes=args.nodes, replicas=args.replicas,
         targets_per_node=args.targets_per_node, managers=args.managers, metas=args.metas,
         kills=tuple(kills), every_seconds=args.every,
-        stop_seconds=args.stop_seconds, cut_seconds=args.cut_seconds, seed=args.seed)
+        stop_seconds=args.stop_seconds, cut_seconds=args.cut_seconds, seed=args.seed,
+        transport=args.transport)
     root = Path(tempfile.mkdtemp(prefix="luciole-chaos-"))
     report = Run(plan, root).execute()
     if args.json:

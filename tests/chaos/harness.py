@@ -44,6 +44,7 @@ class Plan:
     stop_seconds: float = 30.0
     cut_seconds: float = 10.0
     seed: int = 1
+    transport: str = "auto"
 
     @property
     def partitioned(self) -> bool:
@@ -113,6 +114,10 @@ class Run:
             "up", str(self.directory.path), "--nodes", str(plan.nodes), "--replicas",
             str(plan.replicas), "--targets-per-node", str(plan.targets_per_node), "--managers",
             str(plan.managers), "--metas", str(plan.metas))
+        if made.returncode == 0:
+            client = self.directory.client_config()
+            self.directory.write_config(
+                "client", msgspec.structs.replace(client, transport=plan.transport))
         for place in self._places:
             if made.returncode == 0:
                 made = self._luciole("mount", str(place), "--dir", str(self.directory.path))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from luciole.deploy import mounts, processes
@@ -41,6 +42,20 @@ class Cluster:
         return done.stdout + done.stderr if expect else done.stdout
 
     def up(self, *arguments: str) -> dict[str, object]:
+        """Starts what is not up. With LUCIOLE_TEST_TRANSPORT clients take that transport."""
+        transport = os.environ.get("LUCIOLE_TEST_TRANSPORT")
+        if transport and not self.directory.path.exists():
+            shape = [word for word in arguments if word not in {"--mount", *map(str, self.mounts)}]
+            self._up(*shape)
+            self.set_transport(transport)
+        return self._up(*arguments)
+
+    def set_transport(self, transport: str) -> None:
+        """By which clients that start from now on reach services."""
+        config = msgspec.structs.replace(self.directory.client_config(), transport=transport)
+        self.directory.write_config("client", config)
+
+    def _up(self, *arguments: str) -> dict[str, object]:
         # Ports of its own: what an earlier cluster left in the kernel is not this one's concern.
         text = self.luciole("up", str(self.directory.path), "--json", "--timeout", "40",
                             "--port-base", str(self.port_base), *arguments)

@@ -19,20 +19,17 @@ def ways(cluster: Cluster) -> list[Way]:
     return msgspec.convert(json.loads(text)["nodes"], list[Way])
 
 
-def set_transport(cluster: Cluster, transport: str) -> None:
-    config = cluster.directory.client_config()
-    cluster.directory.write_config(
-        "client", msgspec.structs.replace(config, transport=transport))
-
-
 @needs_fuse
-def test_a_mount_over_shared_memory_and_over_tcp(cluster: Cluster) -> None:
+def test_a_mount_over_shared_memory_and_over_tcp(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LUCIOLE_TEST_TRANSPORT", raising=False)
     cluster.up("--nodes", "2", "--targets-per-node", "1")
     assert {(way.kind, way.transport, way.why) for way in ways(cluster)} == {
         ("meta", "shm", ""), ("storage", "shm", "")}
     place = cluster.mounts[0]
     for transport, other in (("shm", "tcp"), ("tcp", "shm")):
-        set_transport(cluster, transport)
+        cluster.set_transport(transport)
         cluster.luciole("mount", str(place), "--dir", str(cluster.directory.path))
         (place / transport).write_bytes(WHOLE)
         if (place / other).exists():
