@@ -245,6 +245,12 @@ class StorageService:
     ) -> storage_pb2.ReadResult:
         try:
             target, chain = await self._serving(io.chain)
+            if call.in_place and not io.version:
+                # Verified in its place, so the caller needs no checksums: the short way.
+                count = target.engine.read_clean(io.chunk_id, io.offset, room)
+                if count is not None:
+                    self._fence.check()
+                    return storage_pb2.ReadResult(length=count)
             with target.damage.noticing(io.chunk_id):
                 try:
                     outcome = await self._read_chunk(target, chain, io, room)
