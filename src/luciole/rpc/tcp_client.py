@@ -27,6 +27,7 @@ from luciole.rpc.interface import TIMEOUT_DEFAULT_S
 from luciole.rpc.lending import NOTHING, Lender, Loan
 from luciole.rpc.memory import Region
 from luciole.rpc.peer import IDLE_MAX, Connection, Peer
+from luciole.rpc.rdma_client import RdmaEnd
 from luciole.rpc.shared import NUMBER
 from luciole.rpc.wire import Address, BlockingWire, TrioWire
 
@@ -40,15 +41,26 @@ class _BlockingConnection(Connection):
         self.wire = BlockingWire(connected)
         self._until = 0.0
         self._lender: Lender | None = None
+        self.rdma: RdmaEnd | None = None
         if connected.family == socket.AF_UNIX:
             self._lender = Lender(self._show, _weakly(self))
 
     def lend(self, payload: Sequence[Buffer], into: Sequence[memoryview], deadline: float) -> Loan:
-        """What of these the peer may reach in place: nothing, unless it is on this machine."""
-        if self._lender is None or not (payload or into):
+        """What of these the peer may reach: nothing over TCP alone."""
+        if not (payload or into):
+            return NOTHING
+        if self.rdma is not None:
+            return self.rdma.lend(payload, into)
+        if self._lender is None:
             return NOTHING
         self._until = deadline
         return self._lender.lend(payload, into)
+
+    def close(self) -> None:
+        """As `Connection.close`. The peer's card reaches no memory of ours when it returns."""
+        if self.rdma is not None:
+            self.rdma.close()
+        super().close()
 
     def _show(self, region: Region) -> int:
         self.wire.send_file(frame.encode(frame.REGION, b""), region.file, self._until)
@@ -135,7 +147,8 @@ class BlockingCaller:
                 outgoing.request_id,
                 method.reply,
                 sink,
-                in_place=bool(loan.rooms),
+                in_place=bool(loan.rooms) or loan.landed is not None,
+                landed=loan.landed,
             )
             outcome = connection.wire.pull(reader, deadline)
         except BaseException as error:
