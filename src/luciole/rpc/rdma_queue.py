@@ -216,17 +216,17 @@ class QueuePair:
         signaled = self._verbs.e.IBV_SEND_SIGNALED
         for begin in range(0, len(pieces), _CHAIN):
             self._settle(_BULK, _CHAINS - 1, deadline)
-            chain = None
+            chain: list[Any] = []  # a request does not keep the next one alive
             for piece in reversed(pieces[begin : begin + _CHAIN]):
                 element = part(piece.local, piece.length, piece.local_key)
                 request = make(
                     wr_id=_BULK, num_sge=1, sg=[element], opcode=opcode,
-                    send_flags=0 if chain is not None else signaled)
+                    send_flags=0 if chain else signaled)
                 request.set_wr_rdma(piece.remote_key, piece.remote)
-                if chain is not None:
-                    request.next_wr = chain
-                chain = request
-            self._post(chain, _BULK)
+                if chain:
+                    request.next_wr = chain[-1]
+                chain.append(request)
+            self._post(chain[-1], _BULK)
 
     # Completions.
 
