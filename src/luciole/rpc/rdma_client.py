@@ -1,7 +1,7 @@
 """The caller's half of RDMA: upgrading a connection, and what a call lends to the server.
 
-Layer: shell. After hello a caller may send a QUEUE_PAIR frame with its card; the server answers with
-its own, both connect, and the caller sees a first message go there and back before anything is
+Layer: shell. After hello a caller may send a QUEUE_PAIR frame with its card; the server answers
+with its own, both connect, and the caller sees a first message go there and back before anything is
 trusted to the queue pair. A server that refuses is still a framed peer over TCP.
 
 What a call lends is reachable while its connection lives and the server keeps to the table; a call
@@ -148,8 +148,9 @@ def upgrade(
 def _answer(connection: Upgradable, deadline: float) -> bytes:
     answer = connection.wire.pull(stream.read_frame(connection.inbox), deadline)
     if answer is None:
-        raise FsError(Kind.UNAVAILABLE, "the peer hung up on a queue pair: it may be of an older "
-                      "version")
+        raise FsError(
+            Kind.UNAVAILABLE, "the peer hung up on a queue pair: it may be of an older version"
+        )
     if answer.header.kind == frame.ERROR:
         raise frame.decode_error(answer.message)
     return answer.message

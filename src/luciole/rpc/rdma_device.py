@@ -11,10 +11,12 @@ Invariant: one lock guards what is open, and the making of completion channels.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import ipaddress
 import os
 import threading
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from luciole.errors import FsError, Kind
@@ -105,11 +107,21 @@ class Device:
                     continue
                 if ethernet and entry.gid_type != e.IBV_GID_TYPE_ROCE_V2:
                     continue
-                gid = ipaddress.IPv6Address(str(entry.gid_str() if callable(entry.gid_str)
-                                                else entry.gid_str))
-                found.append(Source(
-                    self.name, port, entry.gid_index, gid.packed, ethernet, state.lid,
-                    int(state.active_mtu), str(gid.ipv4_mapped or "")))
+                gid = ipaddress.IPv6Address(
+                    str(entry.gid_str() if callable(entry.gid_str) else entry.gid_str)
+                )
+                found.append(
+                    Source(
+                        self.name,
+                        port,
+                        entry.gid_index,
+                        gid.packed,
+                        ethernet,
+                        state.lid,
+                        int(state.active_mtu),
+                        str(gid.ipv4_mapped or ""),
+                    )
+                )
         return found
 
     def channel(self) -> tuple[Any, int]:
@@ -127,10 +139,18 @@ class Device:
             made = _event_files() - before
         if len(made) != 1:
             channel.close()
-            raise FsError(Kind.UNAVAILABLE, f"{self.name}: cannot tell its completion channels apart")
+            raise FsError(
+                Kind.UNAVAILABLE, f"{self.name}: cannot tell its completion channels apart"
+            )
         file = made.pop()
         os.set_blocking(file, False)
         return channel, file
+
+    def close(self) -> None:
+        """Gives the device up, and what is left of its queue pairs and registrations."""
+        with suppress(Exception):
+            self.domain.close()
+            self.context.close()
 
 
 def _event_files() -> set[int]:
@@ -209,11 +229,20 @@ def choose(settings: Settings, local_ip: str) -> tuple[Device, Source]:
     if best is None:
         raise FsError(
             Kind.UNAVAILABLE,
-            "no active RDMA port has a RoCE v2 address as configured: see `rdma link`, rdma_device, "
-            "rdma_port and rdma_gid_index",
+            "no active RDMA port has a RoCE v2 address as configured: see `rdma link`, "
+            "rdma_device, rdma_port and rdma_gid_index",
         )
     return best[1], best[2]
 
 
 def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name
+
+
+def _close_all() -> None:
+    """In order, while the interpreter is whole: pyverbs stumbles over what is closed later."""
+    for device in _open.values():
+        device.close()
+
+
+atexit.register(_close_all)

@@ -40,13 +40,17 @@ class Registered:
 
     Args:
         remote: whether peers who know the key may read and write it.
+        memory: kept for as long as the card has it.
 
     Raises FsError NO_SPACE.
     """
 
-    def __init__(self, device: Device, address: int, size: int, *, remote: bool) -> None:
+    def __init__(
+        self, device: Device, address: int, size: int, *, remote: bool, memory: object = None
+    ) -> None:
         global _registered  # noqa: PLW0603 - one bound for the process
         self.address = address
+        self.memory = memory
         self.size = 0
         with _guard:
             if _registered + size > REGISTERED_BYTES_MAX:
@@ -201,4 +205,4 @@ def registered_memory(device: Device, size: int, *, remote: bool) -> tuple[memor
         raise FsError(Kind.NO_SPACE, f"no memory of {size} bytes: {failure}") from failure
     view = memoryview(memory)
     address = ctypes.addressof(_BYTE.from_buffer(view))
-    return view, Registered(device, address, size, remote=remote)
+    return view, Registered(device, address, size, remote=remote, memory=view)

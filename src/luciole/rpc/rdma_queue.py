@@ -99,19 +99,30 @@ class QueuePair:
         verbs, e, key = self._verbs, self._verbs.e, self._registered.local_key
         depth = _CHAIN * _CHAINS + 2
         self._completions = verbs.cq.CQ(
-            self._device.context, depth + _RECEIVES, None, self._channel, 0)
+            self._device.context, depth + _RECEIVES, None, self._channel, 0
+        )
         self._closing.append(self._completions)
         room = verbs.qp.QPCap(max_send_wr=depth, max_recv_wr=_RECEIVES)
+        # Else every request reports itself, and a chain would seem done with its first.
         wanted = verbs.qp.QPInitAttr(
-            qp_type=e.IBV_QPT_RC, scq=self._completions, rcq=self._completions, cap=room)
+            qp_type=e.IBV_QPT_RC,
+            scq=self._completions,
+            rcq=self._completions,
+            cap=room,
+            sq_sig_all=0,
+        )
         attributes = verbs.qp.QPAttr(port_num=self._source.port)
         attributes.qp_access_flags = self._access
         self._pair = verbs.qp.QP(self._device.domain, wanted, attributes)
         self._closing.append(self._pair)
         self._receives = [
-            verbs.wr.RecvWR(wr_id=slot, num_sge=1, sg=[
-                verbs.wr.SGE(self._address + slot * FRAME_BYTES, FRAME_BYTES, key)])
-            for slot in range(_RECEIVES)]
+            verbs.wr.RecvWR(
+                wr_id=slot,
+                num_sge=1,
+                sg=[verbs.wr.SGE(self._address + slot * FRAME_BYTES, FRAME_BYTES, key)],
+            )
+            for slot in range(_RECEIVES)
+        ]
         for request in self._receives:
             self._pair.post_recv(request)
         self._outgoing = self._memory[_RECEIVES * FRAME_BYTES :]
@@ -119,8 +130,14 @@ class QueuePair:
     def card(self) -> Card:
         """How the peer reaches this end."""
         source = self._source
-        return Card(self._pair.qp_num, self._sequence, source.local_identifier, source.mtu,
-                    source.by_gid, source.gid)
+        return Card(
+            self._pair.qp_num,
+            self._sequence,
+            source.local_identifier,
+            source.mtu,
+            source.by_gid,
+            source.gid,
+        )
 
     def connect(self, peer: Card) -> None:
         """Makes it ready to send and receive. Raises FsError UNAVAILABLE."""
@@ -141,11 +158,13 @@ class QueuePair:
             if peer.by_gid:
                 text = ":".join(peer.gid[i : i + 2].hex() for i in range(0, 16, 2))
                 route = verbs.addr.GlobalRoute(
-                    dgid=verbs.addr.GID(text), sgid_index=source.gid_index)
+                    dgid=verbs.addr.GID(text), sgid_index=source.gid_index
+                )
                 a.ah_attr = verbs.addr.AHAttr(gr=route, is_global=1, port_num=source.port)
             else:
                 a.ah_attr = verbs.addr.AHAttr(
-                    dlid=peer.local_identifier, is_global=0, port_num=source.port)
+                    dlid=peer.local_identifier, is_global=0, port_num=source.port
+                )
             self._pair.to_rts(a)
         except Exception as failure:
             raise FsError(
@@ -166,10 +185,15 @@ class QueuePair:
             self._outgoing[begin:end] = buffer
         verbs, e = self._verbs, self._verbs.e
         element = verbs.wr.SGE(
-            self._address + _RECEIVES * FRAME_BYTES, end, self._registered.local_key)
+            self._address + _RECEIVES * FRAME_BYTES, end, self._registered.local_key
+        )
         request = verbs.wr.SendWR(
-            wr_id=_SEND, num_sge=1, sg=[element], opcode=e.IBV_WR_SEND,
-            send_flags=e.IBV_SEND_SIGNALED)
+            wr_id=_SEND,
+            num_sge=1,
+            sg=[element],
+            opcode=e.IBV_WR_SEND,
+            send_flags=e.IBV_SEND_SIGNALED,
+        )
         self._post(request, _SEND)
 
     def take(self) -> memoryview:
@@ -220,8 +244,12 @@ class QueuePair:
             for piece in reversed(pieces[begin : begin + _CHAIN]):
                 element = part(piece.local, piece.length, piece.local_key)
                 request = make(
-                    wr_id=_BULK, num_sge=1, sg=[element], opcode=opcode,
-                    send_flags=0 if chain else signaled)
+                    wr_id=_BULK,
+                    num_sge=1,
+                    sg=[element],
+                    opcode=opcode,
+                    send_flags=0 if chain else signaled,
+                )
                 request.set_wr_rdma(piece.remote_key, piece.remote)
                 if chain:
                     request.next_wr = chain[-1]

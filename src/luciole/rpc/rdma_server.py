@@ -1,7 +1,7 @@
 """The server's half of RDMA: it moves the bytes that a request names, both ways.
 
-Layer: shell. A connection's end has an arena that its card may reach and peers may not. Payloads are
-read into it before the handler runs; the parts of a reply are written from it into the caller's
+Layer: shell. A connection's end has an arena that its card may reach and peers may not. Payloads
+are read into it before the handler runs; the parts of a reply are written from it into the caller's
 rooms before the reply leaves. What a client names is bounded before anything is allocated; that
 the memory is his own, his card checks.
 
@@ -138,10 +138,16 @@ def _broken_means_lost() -> Iterator[None]:
         raise FsError(Kind.CONNECTION_LOST, f"the queue pair broke: {failure}") from failure
 
 
+def ends() -> int:
+    """How many upgraded connections this process serves."""
+    return _ends
+
+
 def _count(change: int) -> None:
     global _ends  # noqa: PLW0603 - one bound for the process
     with _guard:
         if change > 0 and _ends + change > QUEUE_PAIRS_MAX:
             raise FsError(
-                Kind.UNAVAILABLE, f"the server has its limit of {QUEUE_PAIRS_MAX} queue pairs")
+                Kind.UNAVAILABLE, f"the server has its limit of {QUEUE_PAIRS_MAX} queue pairs"
+            )
         _ends += change

@@ -71,9 +71,7 @@ def decode_card(data: bytes) -> Card:
 def encode_table(payload: Sequence[Piece], rooms: Sequence[Piece]) -> bytes:
     """The table of a request."""
     flat = [number for piece in (*payload, *rooms) for number in piece]
-    return struct.pack(
-        "<II" + "QII" * (len(payload) + len(rooms)), len(payload), len(rooms), *flat
-    )
+    return struct.pack("<II" + "QII" * (len(payload) + len(rooms)), len(payload), len(rooms), *flat)
 
 
 def decode_table(table: memoryview) -> tuple[list[Piece], list[Piece]]:

@@ -30,7 +30,7 @@ class RdmaWire(BlockingWire):
         self._queue = queue
 
     def receive(self, views: list[memoryview], deadline: float) -> int:
-        """As `BlockingWire.receive`. A message comes whole: its reader has room for a small frame."""
+        """As `BlockingWire.receive`. A message comes whole: readers have room for it."""
         if not self._queue.wait(deadline):
             return super().receive(views, deadline)
         message = self._queue.take()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from luciole.config import ServiceConfig
 from luciole.proto.method import Service
 from luciole.rpc.grpc_binding import GrpcServer
+from luciole.rpc.rdma_device import Settings
 from luciole.rpc.tcp_server import FramedServer
 
 
@@ -35,6 +36,7 @@ def serving(config: ServiceConfig, service: Service, handler: object) -> Iterato
         cluster_id=config.cluster_id,
         name=name,
         kind=service.name.lower(),
+        rdma=Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index),
     )
     local_name = f"\0luciole-{name}-{os.urandom(8).hex()}"
     local = FramedServer(

@@ -179,7 +179,7 @@ class BlockingCaller:
         return str(self._peer)
 
     def probe(self) -> None:
-        """Connects, and keeps the connection for a call. Raises FsError, also if it were TCP only."""
+        """Connects, and keeps the connection for a call. Raises FsError; also if RDMA fails."""
         peer = self._peer
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         connection = self._connect_plainly(deadline)
