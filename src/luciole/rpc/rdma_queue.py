@@ -192,7 +192,7 @@ class QueuePair:
             num_sge=1,
             sg=[element],
             opcode=e.IBV_WR_SEND,
-            send_flags=e.IBV_SEND_SIGNALED,
+            send_flags=e.IBV_SEND_SIGNALED | e.IBV_SEND_SOLICITED,
         )
         self._post(request, _SEND)
 
@@ -298,7 +298,8 @@ class QueuePair:
             if time.monotonic() >= spin_until:
                 break
             os.sched_yield()
-        self._call(self._completions.req_notify)
+        # Whoever waits for a message is not to be woken when his own was received.
+        self._call(self._completions.req_notify, poll is self._poll)
         self._reap()  # what came before the channel was armed rings no bell
         if done():
             return True
