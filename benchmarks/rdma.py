@@ -44,6 +44,7 @@ class Handler:
         self._memory = memoryview(os.urandom(MIB))
 
     async def read(self, request: storage_pb2.ReadRequest, call: Call) -> storage_pb2.ReadReply:
+        """Fills the room that it is given."""
         length = request.ios[0].length
         room = call.room(0, length)
         room[:] = self._memory[:length]
@@ -51,6 +52,7 @@ class Handler:
         return storage_pb2.ReadReply(results=[storage_pb2.ReadResult(length=length)])
 
     async def write(self, request: storage_pb2.WriteRequest, call: Call) -> storage_pb2.WriteReply:
+        """Looks at nothing."""
         return storage_pb2.WriteReply(results=[storage_pb2.WriteResult(length=len(call.payload))])
 
 
@@ -112,8 +114,8 @@ def measure(name: str, caller: BlockingCaller, server: int, seconds: float) -> N
 def perftest(device: str, gid_index: int) -> None:
     """Runs perftest's programs against themselves on the same device.
 
-    They are timed from outside, by the difference between a long and a short run: they count cycles,
-    and User-Mode Linux does not tell them how many make a second.
+    They are timed from outside, by the difference between a long and a short run: they count
+    cycles, and User-Mode Linux does not tell them how many make a second.
     """
     for program, size, count, more in PERFTEST:
         if shutil.which(program) is None:

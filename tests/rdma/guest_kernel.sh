@@ -14,19 +14,15 @@ build=$(mktemp -d "$(dirname "$kernel")/build.XXXXXX")
 trap 'rm -rf "$build"' EXIT
 cd "$build"
 
-if [ -n "${GUEST_TREE:-}" ]; then
-    tree=$GUEST_TREE
-else
-    apt-get -qq download "$source_package"
-    # What no User-Mode Linux compiles would be most of what is unpacked.
-    dpkg-deb --fsys-tarfile ./*.deb | tar -xO --wildcards '*/linux-source-*.tar.xz' | xz -dc |
-        tar -x --strip-components=1 --one-top-level=tree \
-            --exclude='*/Documentation/*' --exclude='*/tools/testing/*' --exclude='*/sound/*.[ch]' \
-            --exclude='*/drivers/gpu/*.[ch]' --exclude='*/drivers/media/*.[ch]' \
-            --exclude='*/drivers/net/*/*/*.[ch]' --exclude='*/drivers/staging/*.[ch]'
-    rm -f ./*.deb
-    tree=$build/tree
-fi
+apt-get -qq -o APT::Sandbox::User=root download "$source_package"
+# What no User-Mode Linux compiles would be most of what is unpacked.
+tree=$build/tree
+dpkg-deb --fsys-tarfile ./*.deb | tar -xO --wildcards '*/linux-source-*.tar.xz' | xz -dc |
+    tar -x --strip-components=1 --one-top-level="$tree" \
+        --exclude='*/Documentation/*' --exclude='*/tools/testing/*' --exclude='*/sound/*.[ch]' \
+        --exclude='*/drivers/gpu/*.[ch]' --exclude='*/drivers/media/*.[ch]' \
+        --exclude='*/drivers/net/*/*/*.[ch]' --exclude='*/drivers/staging/*.[ch]'
+rm -f ./*.deb
 mkdir -p "$tree/Documentation"
 : >"$tree/Documentation/Kconfig"
 # Where the processor has AMX, the host wants its whole state back, or nothing.

@@ -45,7 +45,9 @@ def _missing() -> str:
     return ""
 
 
-pytestmark = pytest.mark.skipif(bool(_missing()), reason=f"no verbs device here: {_missing()}")
+pytestmark = pytest.mark.skipif(
+    bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up"
+)
 
 
 def serve(services: Services, port: int = 0) -> FramedServer:

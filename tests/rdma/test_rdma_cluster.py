@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import luciole
@@ -25,7 +26,10 @@ def _missing() -> str:
     return ""
 
 
-pytestmark = pytest.mark.skipif(bool(_missing()), reason=f"no verbs device here: {_missing()}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up"),
+]
 
 
 @pytest.fixture
@@ -58,8 +62,6 @@ def test_files_come_by_rdma_and_outlive_a_storage_node(cluster: Cluster) -> None
 def test_doctor_tells_the_transport(cluster: Cluster) -> None:
     cluster.up("--nodes", "1", "--targets-per-node", "1", "--replicas", "1")
     config = cluster.directory.client_config()
-    import msgspec  # noqa: PLC0415
-
     cluster.directory.write_config("client", msgspec.structs.replace(config, transport="rdma"))
     text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json")
     assert {node["transport"] for node in json.loads(text)["nodes"]} == {"rdma"}

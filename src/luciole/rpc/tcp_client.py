@@ -29,7 +29,7 @@ from luciole.rpc.lending import NOTHING, Lender, Loan
 from luciole.rpc.memory import Region
 from luciole.rpc.peer import IDLE_MAX, Connection, Peer
 from luciole.rpc.rdma_client import RdmaEnd, upgrade
-from luciole.rpc.rdma_device import Settings
+from luciole.rpc.rdma_device import Settings, devices
 from luciole.rpc.shared import NUMBER
 from luciole.rpc.wire import Address, BlockingWire, TrioWire
 
@@ -181,6 +181,8 @@ class BlockingCaller:
     def probe(self) -> None:
         """Connects, and keeps the connection for a call. Raises FsError; also if RDMA fails."""
         peer = self._peer
+        if self._rdma is not None:
+            devices(self._rdma.device)  # without one there is no need to connect
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         connection = self._connect_plainly(deadline)
         if self._rdma is not None:
