@@ -13,7 +13,7 @@ import pytest
 import luciole
 from luciole.errors import FsError
 from luciole.rpc.rdma_device import devices
-from luciole.tests.integration.cluster import Cluster
+from luciole.tests.integration.cluster import Cluster, needs_fuse
 
 MIB = 1 << 20
 
@@ -57,6 +57,22 @@ def test_files_come_by_rdma_and_outlive_a_storage_node(cluster: Cluster) -> None
             file.write(data[:MIB], 0)
         with fs.open("/later") as file:
             assert file.read(0, MIB) == data[:MIB]
+
+
+@needs_fuse
+@pytest.mark.mount
+def test_a_mount_by_rdma(cluster: Cluster) -> None:
+    cluster.up("--nodes", "1", "--targets-per-node", "1", "--replicas", "1")
+    config = cluster.directory.client_config()
+    cluster.directory.write_config("client", msgspec.structs.replace(config, transport="rdma"))
+    place = cluster.mounts[0]
+    data = random.Random(6).randbytes(5 * MIB + 3)
+    for _ in range(2):  # the second mount has nothing in its caches
+        cluster.luciole("mount", str(place), "--dir", str(cluster.directory.path))
+        if not (place / "file").exists():
+            (place / "file").write_bytes(data)
+        assert (place / "file").read_bytes() == data
+        cluster.luciole("umount", str(place))
 
 
 def test_doctor_tells_the_transport(cluster: Cluster) -> None:

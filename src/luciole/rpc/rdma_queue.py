@@ -35,6 +35,7 @@ _CHAIN = 64  # bulk requests handed over at once; the last one tells when all ar
 _CHAINS = 2
 # On one processor the peer runs only while this thread does not.
 _SPIN_S = 30e-6 if (os.cpu_count() or 1) > 1 else 0.0
+_LOOK_S = 0.5
 _TIMEOUT = 14  # 4.096 us * 2**14 = 67 ms without an acknowledgement
 _RETRIES = 6  # 7 is "for ever" to Soft-RoCE
 _RECEIVER_NOT_READY_TIMER = 12  # 0.64 ms
@@ -69,6 +70,7 @@ class QueuePair:
         self._source = source
         self._verbs = device.verbs
         self._closing: list[Any] = []
+        self._broken = False
         self._outstanding = [0] * (_BULK + 1)
         self._arrived: deque[tuple[int, int]] = deque()
         self._sequence = int.from_bytes(os.urandom(3), "little")
@@ -259,6 +261,8 @@ class QueuePair:
     # Completions.
 
     def _post(self, request: object, kind: int) -> None:
+        if self._broken:
+            raise ConnectionResetError(f"{self._source}: the queue pair is broken")
         self._call(self._pair.post_send, request)
         self._outstanding[kind] += 1
 
@@ -273,6 +277,7 @@ class QueuePair:
         for completion in completions[:count]:
             status, kind = int(completion.status), int(completion.wr_id)
             if status:
+                self._broken = True
                 name = self._verbs.e.ibv_wc_status(status).name
                 raise ConnectionResetError(f"{self._source}: {name}")
             if kind < _RECEIVES:
@@ -306,7 +311,9 @@ class QueuePair:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError("deadline passed")
-        woken = [file for file, _ in poll.poll(remaining * 1000 + 1)]
+        # Soft-RoCE rings no bell for the failure of what was sent to a waiter for messages.
+        limit = min(remaining, _LOOK_S) if any(self._outstanding) else remaining
+        woken = [file for file, _ in poll.poll(limit * 1000 + 1)]
         if self._file in woken:
             self._call(self._channel.get_cq_event, self._completions)
             self._completions.ack_events(1)
@@ -315,7 +322,9 @@ class QueuePair:
         return done() or not woken
 
     def linger(self, seconds: float) -> None:
-        """Gives what was sent some time to arrive."""
+        """Gives what was sent some time to arrive, unless it is broken."""
+        if self._broken:
+            return
         with suppress(OSError):
             self.flush(time.monotonic() + seconds)
 
