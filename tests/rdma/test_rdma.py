@@ -203,6 +203,45 @@ def test_a_wrong_key_breaks_only_its_own_connection(
     region.close()
 
 
+def set_link(state: str) -> None:
+    subprocess.run(["ip", "link", "set", "eth0", state], check=True, timeout=SOON_S)
+
+
+@pytest.mark.skipif(not os.environ.get("LUCIOLE_GUEST"), reason="it takes a network down")
+def test_a_fabric_that_fails_is_noticed_and_tcp_taken(
+    server: FramedServer, handler: Watchful
+) -> None:
+    """The cable is out: TCP still goes (over lo), packets of queue pairs do not."""
+    handler.stored = pattern(1 << 20)
+    caller = caller_of(server)
+    room = memoryview(bytearray(1 << 20))
+    read(caller, room)
+    set_link("down")
+    try:
+        began = time.monotonic()
+        with pytest.raises(FsError) as caught:
+            read(caller, room, timeout=60.0)
+        assert caught.value.kind == Kind.CONNECTION_LOST
+        assert time.monotonic() - began < SOON_S
+        room[:] = bytes(len(room))
+        read(caller, room)
+        assert bytes(room) == handler.stored[: 1 << 20]
+        with pytest.raises(FsError) as caught:
+            caller.probe()
+        assert "no RDMA" in caught.value.message
+    finally:
+        set_link("up")
+    deadline = time.monotonic() + SOON_S
+    while True:
+        try:
+            caller.probe()
+            break
+        except FsError:
+            assert time.monotonic() < deadline, "the port does not come back"
+            time.sleep(0.05)
+    caller.close()
+
+
 def test_many_connections_leave_nothing_behind(server: FramedServer, handler: Watchful) -> None:
     handler.stored = pattern(1 << 20)
     files, memory = len(os.listdir("/proc/self/fd")), rdma_memory.registered_bytes()
