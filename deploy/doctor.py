@@ -10,6 +10,7 @@ import argparse
 import msgspec
 from rich.table import Table
 
+from luciole.client.remote.connections import rdma_settings
 from luciole.config import ClientConfig
 from luciole.deploy.commands import Commands
 from luciole.deploy.connect import add_cluster_options, client_config, open_client
@@ -29,7 +30,7 @@ class Way(msgspec.Struct):
     node_id: int
     kind: str
     address: str
-    transport: str  # "shm" or "tcp"; empty: not at all
+    transport: str  # "shm", "rdma" or "tcp"; empty: not at all
     why: str  # not a better one, or what is wrong
 
 
@@ -66,7 +67,8 @@ def _way(node: mgmtd_pb2.Node, config: ClientConfig) -> Way:
     kind = mgmtd_pb2.NodeKind.Name(node.kind).lower()
     address = (node.host, node.rpc_port)
     caller = NodeCaller(
-        address, node.local, config.transport, cluster_id=config.cluster_id, name="doctor")
+        address, node.local, config.transport, cluster_id=config.cluster_id, name="doctor",
+        rdma=rdma_settings(config))
     try:
         choice = caller.probe()
     except FsError as failure:

@@ -26,7 +26,7 @@ def connect(
     where: str | Path | ClientConfig,
     *,
     cluster_id: str | None = None,
-    transport: Literal["auto", "shm", "tcp"] | None = None,
+    transport: Literal["auto", "shm", "rdma", "tcp"] | None = None,
 ) -> FileSystem:
     """Connects to a cluster.
 

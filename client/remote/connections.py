@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from luciole.config import ClientConfig
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import Caller, KvCacheStub, MetaStub, MgmtdStub, StorageStub
+from luciole.rpc.rdma_device import Settings
 from luciole.rpc.reach import NodeCaller
 from luciole.rpc.tcp_client import BlockingCaller
 
@@ -119,6 +120,11 @@ class Connections:
         return MgmtdStub(self.caller(address))
 
 
+def rdma_settings(config: ClientConfig) -> Settings:
+    """What a client's configuration says of its RDMA device."""
+    return Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index)
+
+
 def connections_of(
     config: ClientConfig, name: str, make: type[BlockingCaller] = BlockingCaller
 ) -> Connections:
@@ -130,6 +136,6 @@ def connections_of(
     def reach(node: mgmtd_pb2.Node) -> Caller:
         return NodeCaller(
             (node.host, node.rpc_port), node.local, config.transport,
-            cluster_id=config.cluster_id, name=name, make=make)
+            cluster_id=config.cluster_id, name=name, make=make, rdma=rdma_settings(config))
 
     return Connections(connect, reach)

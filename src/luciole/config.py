@@ -28,7 +28,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 KiB = 1024
 MiB = 1024 * 1024
 MACHINE_KEYS = {
-    "cluster_id", "node_id", "host", "rpc_port", "grpc_port", "kv", "mgmtd", "disks", "node_dir"}
+    "cluster_id", "node_id", "host", "rpc_port", "grpc_port", "kv", "mgmtd", "disks", "node_dir",
+    "rdma_device", "rdma_port", "rdma_gid_index"}
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,6 +40,9 @@ class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     host: str = "127.0.0.1"
     rpc_port: Port = 0  # framed protocol; 0: any free port
     grpc_port: Port = 0
+    rdma_device: str = ""  # for callers that come by RDMA; empty, 0 and -1: chosen
+    rdma_port: Annotated[int, Meta(ge=0, le=255)] = 0
+    rdma_gid_index: Annotated[int, Meta(ge=-1, le=65535)] = -1
     log_level: LogLevel = "info"
 
 
@@ -103,7 +107,11 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     write_buffer_bytes: Annotated[int, Meta(ge=64 * KiB, le=1024 * MiB)] = 8 * MiB  # per open file
     read_ahead_bytes: Annotated[int, Meta(ge=0, le=256 * MiB)] = 4 * MiB  # kernel readahead
     fuse_binding: Literal["direct", "pyfuse3"] = "direct"  # docs/posix.md says how they differ
-    transport: Literal["auto", "shm", "tcp"] = "auto"  # shm: only services of this machine
+    # auto: the best; shm: only services of this machine; rdma: only through a verbs device.
+    transport: Literal["auto", "shm", "rdma", "tcp"] = "auto"
+    rdma_device: str = ""  # empty, 0 and -1: chosen
+    rdma_port: Annotated[int, Meta(ge=0, le=255)] = 0
+    rdma_gid_index: Annotated[int, Meta(ge=-1, le=65535)] = -1
     read_only: bool = False  # nothing is changed through a mount: EROFS
     log_level: LogLevel = "info"
 

@@ -227,7 +227,7 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 
 def test_ports_do_not_overlap(cluster: ClusterDirectory) -> None:
     text = "".join(path.read_text() for path in sorted(cluster.config.iterdir()))
-    ports = [line for line in text.splitlines() if "_port = " in line]
+    ports = [line for line in text.splitlines() if line.startswith(("rpc_port", "grpc_port"))]
     assert len({line.split(" = ")[1] for line in ports}) == len(ports) == 8
     larger = ClusterDirectory(cluster.path.parent / "larger")
     larger.path.mkdir()

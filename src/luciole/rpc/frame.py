@@ -5,10 +5,12 @@ Layer: pure (no I/O). A frame is header, message, payload, end to end. All numbe
     offset size
      0      4  magic "LUCI"
      4      1  protocol version
-     5      1  kind: 1 hello, 2 request, 3 reply, 4 error, 5 region
+     5      1  kind: 1 hello, 2 request, 3 reply, 4 error, 5 region,
+               6 queue pair
      6      2  service id
      8      2  method id
-    10      2  flags: 1 in a request: the payload tells where the bytes lie (shared.py);
+    10      2  flags: 1 in a request: the payload tells where the bytes lie (shared.py,
+               rdma_table.py);
                1 in a reply: its bytes lie where the request wanted them
     12      4  request: milliseconds from now that the caller waits
     16      8  request id, repeated by the reply
@@ -42,6 +44,7 @@ MAGIC = b"LUCI"
 VERSION = 1
 HELLO_BYTES_MAX = 4 * 1024
 ERROR_BYTES_MAX = 64 * 1024
+QUEUE_PAIR_BYTES_MAX = 64
 ERROR_TEXT_MAX = 8 * 1024
 
 _BODY = struct.Struct("<4sBBHHHIQIII")
@@ -58,9 +61,10 @@ class FrameKind(enum.IntEnum):
     REPLY = 3
     ERROR = 4
     REGION = 5
+    QUEUE_PAIR = 6
 
 
-HELLO, REQUEST, REPLY, ERROR, REGION = (int(kind) for kind in FrameKind)
+HELLO, REQUEST, REPLY, ERROR, REGION, QUEUE_PAIR = (int(kind) for kind in FrameKind)
 SHARED = 1  # the flag
 
 # kind -> (largest message, largest payload)
@@ -70,6 +74,7 @@ _LIMITS = {
     REPLY: (MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX),
     ERROR: (ERROR_BYTES_MAX, 0),
     REGION: (0, 0),
+    QUEUE_PAIR: (QUEUE_PAIR_BYTES_MAX, 0),
 }
 _FLAGGED = {REQUEST, REPLY}
 

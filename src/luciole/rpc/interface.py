@@ -44,11 +44,15 @@ class Arena:
         """Room for `size` bytes, which nobody else has until `reset`."""
         if self._used + size > len(self._view):
             # What was taken keeps the smaller memory alive.
-            self._view = memoryview(bytearray(max(size, 2 * len(self._view), ARENA_BYTES_MIN)))
+            self._view = self.make(max(size, 2 * len(self._view), ARENA_BYTES_MIN))
             self._used = 0
         start = self._used
         self._used = start + size
         return self._view[start : self._used]
+
+    def make(self, size: int) -> memoryview:
+        """Fresh memory of at least `size` bytes, of the kind that the transport wants."""
+        return memoryview(bytearray(size))
 
     def reset(self, keep: int = ARENA_BYTES_MAX) -> None:
         """The reply has left. Memory of more than `keep` bytes is given back."""

@@ -21,10 +21,11 @@ REFUSED = -1
 
 
 class Loan(NamedTuple):
-    """What one call lends."""
+    """What one call lends. `landed`: as for `stream.read_reply`."""
 
     table: bytes = b""
     rooms: Sequence[memoryview] = ()
+    landed: Callable[[Sequence[memoryview]], None] | None = None
 
     def take_back(self) -> None:
         """The call failed: what the server still writes is to go nowhere."""

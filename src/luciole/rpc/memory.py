@@ -81,6 +81,7 @@ class Region:
         self.size = whole
         self.view = memory[:size]
         self.number = next(_numbers)
+        self._keeps_pages = False
         self._lost: list[tuple[int, int]] = []
         self._closers: list[Callable[[], None]] = []
         self._guard = threading.Lock()
@@ -103,8 +104,14 @@ class Region:
         self._closers.append(call)
 
     def give_back(self, offset: int, size: int) -> None:
-        """Frees whole pages that nobody needs; they read as zeros then."""
+        """Frees whole pages that nobody needs, and whose content is lost, unless it keeps pages."""
+        if self._keeps_pages:
+            return
         _libc.madvise(self.address + offset, size, mmap.MADV_REMOVE)
+
+    def keep_pages(self) -> None:
+        """From now on its pages stay where they are: a network card knows their places."""
+        self._keeps_pages = True
 
     def lend_no_more(self, offset: int, size: int) -> None:
         """Takes whole pages away from peers: a late one writes where nobody looks.

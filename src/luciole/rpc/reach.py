@@ -1,8 +1,9 @@
-"""Which transport reaches a node: shared memory if it is on this machine, else TCP, and why.
+"""Which transport reaches a node, and why not a better one: shared memory, RDMA, TCP.
 
 Layer: shell. Decided at the first call to a node and kept: a node that starts anew is announced
-under another name, and gets a caller of its own. Best first; what a better one lacked is told by
-`luciole doctor`.
+under another name, and gets a caller of its own. Best first: shared memory if the node is on this
+machine, then RDMA if both ends have a device and a message goes between them. What a better one
+lacked is told by `luciole doctor`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from typing import Literal, NamedTuple
 from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
+from luciole.rpc.rdma_device import Settings
 from luciole.rpc.tcp_client import BlockingCaller
 
-Transport = Literal["auto", "shm", "tcp"]
+Transport = Literal["auto", "shm", "rdma", "tcp"]
 
 
 class Choice(NamedTuple):
     """The transport to a node."""
 
-    transport: Literal["shm", "tcp"]
+    transport: Literal["shm", "rdma", "tcp"]
     why: str  # not a better one; empty: there is none
 
 
@@ -32,9 +34,10 @@ class NodeCaller:
     Args:
         address: of the node, over TCP.
         local: its abstract Unix socket, as the routing tells it; empty: it has none.
-        transport: "auto": the best; "shm" or "tcp": this one or an error.
+        transport: "auto": the best; "shm", "rdma" or "tcp": this one or an error.
         cluster_id, name: as for `BlockingCaller`.
         make: what makes the callers under it.
+        rdma: which device.
     """
 
     def __init__(
@@ -46,9 +49,15 @@ class NodeCaller:
         cluster_id: str,
         name: str,
         make: type[BlockingCaller] = BlockingCaller,
+        rdma: Settings | None = None,
     ) -> None:
         self._tcp = make(address, cluster_id=cluster_id, name=name)
-        self._shared = make("\0" + local, cluster_id=cluster_id, name=name) if local else None
+        self._callers = {"tcp": self._tcp}
+        if local:
+            self._callers["shm"] = make("\0" + local, cluster_id=cluster_id, name=name)
+        if transport in {"auto", "rdma"}:
+            self._callers["rdma"] = make(
+                address, cluster_id=cluster_id, name=name, rdma=rdma or Settings())
         self._wanted = transport
         self._guard = threading.Lock()
         self._choice: Choice | None = None
@@ -67,36 +76,48 @@ class NodeCaller:
         """As `Caller.call`. Blocks the thread."""
         caller = self._chosen
         if caller is None:
-            caller = self._shared if self.choose().transport == "shm" else self._tcp
-            assert caller is not None
-            self._chosen = caller
+            caller = self._chosen = self._callers[self.choose().transport]
         return await caller.call(
             method, request, timeout=timeout, payload=payload, sink=sink, into=into
         )
 
     def choose(self) -> Choice:
-        """Tries what there is. Raises FsError when only shared memory will do and it does not."""
+        """Tries what there is. Raises FsError if it must be one, which fails."""
         with self._guard:
             if self._choice is None:
-                self._choice = self._try_shared()
+                self._choice = self._try_all()
             return self._choice
 
-    def _try_shared(self) -> Choice:
+    def _try_all(self) -> Choice:
         if self._wanted == "tcp":
             return Choice("tcp", "the configuration says transport = tcp")
-        why = "the node announces no socket for callers on its machine"
-        if self._shared is not None:
-            try:
-                self._shared.probe()
-            except FsError as failure:
-                why = f"not on this machine, or out of reach here: {failure.message}"
-            else:
+        reasons = []
+        if self._wanted != "rdma":
+            why = self._try("shm", "not on this machine, or out of reach here")
+            if not why:
                 return Choice("shm", "")
-        if self._wanted == "shm":
+            reasons.append(why)
+        if self._wanted != "shm":
+            why = self._try("rdma", "")
+            if not why:
+                return Choice("rdma", "; ".join(reasons) or "the configuration says so")
+            reasons.append(why)
+        if self._wanted != "auto":
             raise FsError(
-                Kind.UNAVAILABLE, f"{why}; the configuration says transport = shm", str(self._tcp)
-            )
-        return Choice("tcp", why)
+                Kind.UNAVAILABLE,
+                f"{reasons[0]}; the configuration says transport = {self._wanted}", str(self._tcp))
+        return Choice("tcp", "; ".join(reasons))
+
+    def _try(self, transport: Literal["shm", "rdma"], means: str) -> str:
+        """Why a transport does not reach the node; empty: it does."""
+        caller = self._callers.get(transport)
+        if caller is None:
+            return "the node announces no socket for callers on its machine"
+        try:
+            caller.probe()
+        except FsError as failure:
+            return f"{means}: {failure.message}" if means else failure.message
+        return ""
 
     def probe(self) -> Choice:
         """Connects by the transport of its choice. Raises FsError when the node is not reached."""
@@ -107,12 +128,10 @@ class NodeCaller:
 
     def sever(self) -> None:
         """Makes calls under way fail now (CONNECTION_LOST): the peer is known to be dead."""
-        self._tcp.sever()
-        if self._shared is not None:
-            self._shared.sever()
+        for caller in self._callers.values():
+            caller.sever()
 
     def close(self) -> None:
         """Closes idle connections now, and others when their call ends."""
-        self._tcp.close()
-        if self._shared is not None:
-            self._shared.close()
+        for caller in self._callers.values():
+            caller.close()

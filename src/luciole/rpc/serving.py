@@ -15,6 +15,7 @@ from luciole.config import ServiceConfig
 from luciole.proto.method import Service
 from luciole.rpc.dispatch import Services
 from luciole.rpc.grpc_binding import GrpcServer
+from luciole.rpc.rdma_device import Settings
 from luciole.rpc.tcp_server import FramedServer
 
 
@@ -42,9 +43,10 @@ def serving(
     kind = service.name.lower()
     name = f"{kind}-{config.node_id}"
     local_name = f"\0luciole-{name}-{os.urandom(8).hex()}"
-    framed, local = (
-        FramedServer(address, served, cluster_id=config.cluster_id, name=name, kind=kind)
-        for address in ((config.host, config.rpc_port), local_name))
+    framed = FramedServer(
+        (config.host, config.rpc_port), served, cluster_id=config.cluster_id, name=name, kind=kind,
+        rdma=Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index))
+    local = FramedServer(local_name, served, cluster_id=config.cluster_id, name=name, kind=kind)
     grpc_server = GrpcServer(
         (config.host, config.grpc_port), served, cluster_id=config.cluster_id)
     with ExitStack() as running:

@@ -101,10 +101,13 @@ def read_reply(
     sink: Callable[[ReplyT], Sequence[memoryview]] | None,
     *,
     in_place: bool = False,
+    landed: Callable[[Sequence[memoryview]], None] | None = None,
 ) -> Reader[ReplyT | FsError]:
     """Reads the answer to a request, its payload straight into the buffers of `sink`.
 
-    `in_place` says that the peer may have put the payload where the request told.
+    `in_place` says that the peer may have put the payload where the request told. It is verified
+    there, unless `landed` is given: that takes the buffers of `sink`, and sees to it that the bytes
+    are in them.
 
     Returns the reply, or the error that the peer answered. Raises FsError CORRUPT_FRAME or
     CONNECTION_LOST when the connection cannot be used any more.
@@ -128,7 +131,10 @@ def read_reply(
     except DecodeError as failure:
         raise frame.corrupt(f"{reply_type.__name__} cannot be decoded: {failure}") from failure
     early = inbox.view[end:filled]
-    yield from _take_payload(header, early, sink, reply, in_place)
+    if header.flags and in_place and landed is not None and not header.payload_length:
+        landed(sink(reply) if sink is not None else ())
+    else:
+        yield from _take_payload(header, early, sink, reply, in_place)
     return reply
 
 

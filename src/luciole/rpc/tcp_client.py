@@ -17,9 +17,10 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 
+import structlog
 import trio
 
-from luciole.errors import FsError
+from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
 from luciole.rpc import frame, stream
@@ -27,28 +28,48 @@ from luciole.rpc.interface import TIMEOUT_DEFAULT_S
 from luciole.rpc.lending import NOTHING, Lender, Loan
 from luciole.rpc.memory import Region
 from luciole.rpc.peer import IDLE_MAX, Connection, Peer
+from luciole.rpc.rdma_client import RdmaEnd, upgrade
+from luciole.rpc.rdma_device import Settings, devices
 from luciole.rpc.shared import NUMBER
 from luciole.rpc.wire import Address, BlockingWire, TrioWire
 
 # Part of the pause when a peer is cut off: a call may begin to connect just before it is known.
 CONNECT_TIMEOUT_S = 1.0
+UPGRADE_TIMEOUT_S = 2.0
+
+_log = structlog.get_logger(__name__)
 
 
 class _BlockingConnection(Connection):
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(connected)
-        self.wire = BlockingWire(connected)
+        self.wire: BlockingWire = BlockingWire(connected)
         self._until = 0.0
         self._lender: Lender | None = None
+        self.rdma: RdmaEnd | None = None
         if connected.family == socket.AF_UNIX:
             self._lender = Lender(self._show, _weakly(self))
 
     def lend(self, payload: Sequence[Buffer], into: Sequence[memoryview], deadline: float) -> Loan:
-        """What of these the peer may reach in place: nothing, unless it is on this machine."""
-        if self._lender is None or not (payload or into):
+        """What of these the peer may reach: nothing over TCP alone."""
+        if not (payload or into):
+            return NOTHING
+        if self.rdma is not None:
+            return self.rdma.lend(payload, into)
+        if self._lender is None:
             return NOTHING
         self._until = deadline
         return self._lender.lend(payload, into)
+
+    def upgrade(self, settings: Settings, deadline: float) -> None:
+        """From TCP to RDMA. Raises FsError or OSError; it is to be closed then."""
+        self.rdma = upgrade(self, self._socket, settings, deadline)
+
+    def close(self) -> None:
+        """As `Connection.close`. The peer's card reaches no memory of ours when it returns."""
+        if self.rdma is not None:
+            self.rdma.close()
+        super().close()
 
     def _show(self, region: Region) -> int:
         self.wire.send_file(frame.encode(frame.REGION, b""), region.file, self._until)
@@ -88,6 +109,7 @@ class BlockingCaller:
         name, kind: of the caller, for the peer's logs.
         timeout: seconds for calls that name none.
         idle_max: idle connections that are kept.
+        rdma: which device to try; None: none. A connection that cannot have it is one over TCP.
     """
 
     def __init__(
@@ -99,7 +121,10 @@ class BlockingCaller:
         kind: str = "client",
         timeout: float = TIMEOUT_DEFAULT_S,
         idle_max: int = IDLE_MAX,
+        rdma: Settings | None = None,
     ) -> None:
+        self._rdma = rdma
+        self._fell_back = False
         self._peer: Peer[_BlockingConnection] = Peer(
             address,
             cluster_id=cluster_id,
@@ -135,7 +160,8 @@ class BlockingCaller:
                 outgoing.request_id,
                 method.reply,
                 sink,
-                in_place=bool(loan.rooms),
+                in_place=bool(loan.rooms) or loan.landed is not None,
+                landed=loan.landed,
             )
             outcome = connection.wire.pull(reader, deadline)
         except BaseException as error:
@@ -153,11 +179,45 @@ class BlockingCaller:
         return str(self._peer)
 
     def probe(self) -> None:
-        """Connects, and keeps the connection for a call. Raises FsError."""
+        """Connects, and keeps the connection for a call. Raises FsError; also if RDMA fails."""
         peer = self._peer
-        peer.give(peer.begin(self._connect(time.monotonic() + CONNECT_TIMEOUT_S)))
+        if self._rdma is not None:
+            devices(self._rdma.device)  # without one there is no need to connect
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        connection = self._connect_plainly(deadline)
+        if self._rdma is not None:
+            self._upgrade(connection, self._rdma, deadline + UPGRADE_TIMEOUT_S)
+        peer.give(peer.begin(connection))
 
     def _connect(self, deadline: float) -> _BlockingConnection:
+        connection = self._connect_plainly(deadline)
+        if self._rdma is None:
+            return connection
+        try:
+            self._upgrade(
+                connection, self._rdma, min(deadline, time.monotonic() + UPGRADE_TIMEOUT_S))
+        except FsError as failure:
+            if not self._fell_back:
+                self._fell_back = True
+                _log.warning("RDMA failed, going on over TCP", peer=str(self._peer),
+                             reason=failure.message)  # fmt: skip
+            return self._connect_plainly(deadline)
+        return connection
+
+    def _upgrade(
+        self, connection: _BlockingConnection, settings: Settings, deadline: float
+    ) -> None:
+        """Makes it one over RDMA, or closes it and raises FsError UNAVAILABLE."""
+        try:
+            connection.upgrade(settings, deadline)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, OSError | FsError):
+                detail = error.message if isinstance(error, FsError) else str(error)
+                raise FsError(Kind.UNAVAILABLE, f"no RDMA: {detail}", str(self._peer)) from error
+            raise
+
+    def _connect_plainly(self, deadline: float) -> _BlockingConnection:
         address = self._peer.address
         limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT_S)
         connection = None

@@ -25,6 +25,10 @@ from luciole.proto.services import Buffer
 from luciole.rpc import frame, stream
 from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
 from luciole.rpc.interface import Arena, ServerCall
+from luciole.rpc.rdma_device import Settings
+from luciole.rpc.rdma_server import ServerEnd
+from luciole.rpc.rdma_table import Piece
+from luciole.rpc.rdma_wire import fits
 from luciole.rpc.shared import NUMBER, Shown
 from luciole.rpc.wire import Address, BlockingWire, PassingWire, describe, tune
 from luciole.runtime import drive
@@ -49,6 +53,7 @@ class FramedServer:
         connections_max: more are refused with UNAVAILABLE.
         frame_s: seconds within which a frame must come or go once it has begun.
         hello_s: seconds within which a new peer must introduce itself.
+        rdma: which device, for callers that ask for RDMA; None: they are refused, and stay on TCP.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class FramedServer:
         connections_max: int = 4096,
         frame_s: float = 30.0,
         hello_s: float = 5.0,
+        rdma: Settings | None = None,
     ) -> None:
         self.address = address
         self.cluster_id = cluster_id
@@ -69,6 +75,7 @@ class FramedServer:
         self.connections_max = connections_max
         self.frame_s = frame_s
         self.hello_s = hello_s
+        self.rdma = rdma
         self.endpoints = Endpoints(services)
         self.hello = frame.encode_hello(cluster_id, name, kind)
         self._listener: socket.socket | None = None
@@ -179,6 +186,7 @@ class _Connection:
         self._inbox = stream.Inbox()
         self._arena = Arena()
         self._shown = Shown()
+        self._rdma: ServerEnd | None = None
 
     def hang_up(self, how: int) -> None:
         """Makes the thread's next (or present) receive end."""
@@ -193,7 +201,7 @@ class _Connection:
             wire = (PassingWire if local else BlockingWire)(self._socket, _TICK_S)
             try:
                 self._greet(wire)
-                while self._serve_one(wire):
+                while self._serve_one(self._rdma.wire if self._rdma is not None else wire):
                     pass
             except FsError as error:
                 if error.kind != Kind.CONNECTION_LOST:
@@ -204,6 +212,8 @@ class _Connection:
         except OSError as error:
             _log.debug("connection broke", peer=self._peer, error=str(error))
         finally:
+            if self._rdma is not None:
+                self._rdma.close()
             self._socket.close()
             self._shown = Shown()  # its memory is the caller's, who is gone
             self._server.forget(self)
@@ -240,12 +250,28 @@ class _Connection:
             return False
         if isinstance(wire, PassingWire) and request.header.kind == frame.REGION:
             buffers = [self._take_region(wire.take_files())]
+        elif request.header.kind == frame.QUEUE_PAIR:
+            buffers = [self._take_queue_pair(request)]
         else:
             buffers = self._answer(request, began)
         wire.send(buffers, time.monotonic() + self._server.frame_s)
         self._inbox.shrink()
         self._arena.reset()
         return True
+
+    def _take_queue_pair(self, request: stream.Frame) -> Buffer:
+        """A caller's card, answered with ours; or its first message, which goes back."""
+        if self._rdma is not None:
+            return frame.encode(frame.QUEUE_PAIR, request.message)
+        try:
+            if self._server.rdma is None:
+                raise FsError(Kind.UNAVAILABLE, "the server does no RDMA here")
+            end = ServerEnd(self._server.rdma, self._socket, request.message, _TICK_S)
+        except FsError as error:
+            _log.info("RDMA refused", peer=self._peer, error=str(error))
+            return frame.encode_error(0, error)
+        self._rdma = end
+        return frame.encode(frame.QUEUE_PAIR, end.card)
 
     def _take_region(self, files: Sequence[int]) -> Buffer:
         try:
@@ -262,6 +288,9 @@ class _Connection:
             except TimeoutError:
                 self._inbox.shrink(stream.SMALL_BYTES)
                 self._arena.reset(keep=0)
+                if self._rdma is not None:
+                    self._rdma.flush(time.monotonic() + self._server.frame_s)
+                    self._rdma.arena.reset(keep=0)
                 wanted[0] = self._inbox.view
 
     def _answer(self, request: stream.Frame, began: float) -> list[Buffer]:
@@ -270,18 +299,29 @@ class _Connection:
             raise frame.corrupt(f"expected a request, got a frame of kind {header.kind}")
         deadline = began + header.deadline_ms / 1000
         endpoint: Endpoint | None = None
+        rdma = self._rdma
+        wanted: list[Piece] = []
+        landed = False
+        if rdma is not None:
+            rdma.flush(began + self._server.frame_s)
+            rdma.arena.reset()
         try:
             payload: memoryview = request.payload
             rooms: list[memoryview] = []
-            if header.flags:
+            if header.flags and rdma is not None:
+                payload, wanted = rdma.fetch(request.payload, deadline)
+            elif header.flags:
                 payload, rooms = self._shown.resolve(request.payload, self._arena)
-            call = ServerCall(deadline, payload, header.request_id, rooms=rooms, arena=self._arena)
+            arena = rdma.arena if wanted and rdma is not None else self._arena
+            call = ServerCall(deadline, payload, header.request_id, rooms=rooms, arena=arena)
             endpoint = self._server.endpoints.find(header.service_id, header.method_id)
             parsed = endpoint.parse(request.message)
             reply = drive(endpoint.answer(parsed, call, time.monotonic()))
             message = reply.SerializeToString()
             frame.check_message_size(message, endpoint.method.path)
-            sent = bool(call.response) and not call.in_place
+            if wanted and rdma is not None and call.response and fits(len(message), 0):
+                landed = rdma.land(call.response, wanted, time.monotonic() + self._server.frame_s)
+            sent = bool(call.response) and not (call.in_place or landed)
             length = frame.payload_bytes(call.response) if sent else 0
         except Exception as error:
             what = endpoint.method.path if endpoint is not None else ""
@@ -291,7 +331,7 @@ class _Connection:
             message,
             request_id=header.request_id,
             payload_length=length,
-            flags=frame.SHARED if call.in_place else 0,
+            flags=frame.SHARED if call.in_place or landed else 0,
         )
         return [head, *call.response] if length else [head]
 

@@ -1,0 +1,335 @@
+"""One end of a reliable connected queue pair: small messages both ways, and bulk one-sidedly.
+
+Layer: shell. It is set up over a TCP connection, which stays: a peer that is killed, or hangs up,
+is noticed there at once, and what does not fit into a message goes that way. One thread uses a
+queue pair at a time. Two receives are always posted, and one frame is under way in each direction,
+so a peer that keeps the protocol never finds none.
+
+Waiting polls for completions for a moment, then arms the completion channel and sleeps on it and on
+the TCP connection until the deadline. A completion that failed, like a connection that ended, is
+a ConnectionError; the queue pair is then to be closed. Closing it returns when the card no longer
+touches memory for it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from luciole.errors import FsError, Kind
+from luciole.proto.services import Buffer
+from luciole.rpc.rdma_device import Device, Source
+from luciole.rpc.rdma_memory import registered_memory
+from luciole.rpc.rdma_table import Card
+
+FRAME_BYTES = 16 * 1024
+_RECEIVES = 2
+_SEND, _BULK = _RECEIVES, _RECEIVES + 1  # work request ids; the lower ones number receives
+_CHAIN = 64  # bulk requests handed over at once; the last one tells when all are done
+_CHAINS = 2
+# On one processor the peer runs only while this thread does not.
+_SPIN_S = 30e-6 if (os.cpu_count() or 1) > 1 else 0.0
+_LOOK_S = 0.5
+_TIMEOUT = 14  # 4.096 us * 2**14 = 67 ms without an acknowledgement
+_RETRIES = 6  # 7 is "for ever" to Soft-RoCE
+_RECEIVER_NOT_READY_TIMER = 12  # 0.64 ms
+_READS_MAX = 16
+
+
+class Bulk(NamedTuple):
+    """One transfer between memory of this process and the peer's."""
+
+    local: int
+    length: int
+    local_key: int
+    remote: int
+    remote_key: int
+
+
+class QueuePair:
+    """One end.
+
+    Args:
+        device, source: as chosen.
+        connected: the TCP connection to the peer.
+        reachable: whether the peer may read and write what this process has registered for it.
+
+    Raises FsError UNAVAILABLE or NO_SPACE.
+    """
+
+    def __init__(
+        self, device: Device, source: Source, connected: socket.socket, *, reachable: bool
+    ) -> None:
+        self._device = device
+        self._source = source
+        self._verbs = device.verbs
+        self._closing: list[Any] = []
+        self._broken = False
+        self._outstanding = [0] * (_BULK + 1)
+        self._arrived: deque[tuple[int, int]] = deque()
+        self._sequence = int.from_bytes(os.urandom(3), "little")
+        e = self._verbs.e
+        self._access = e.IBV_ACCESS_REMOTE_READ | e.IBV_ACCESS_REMOTE_WRITE if reachable else 0
+        try:
+            self._channel, self._file = device.channel()
+            self._closing.append(self._channel)
+            size = (_RECEIVES + 1) * FRAME_BYTES
+            self._memory, self._registered = registered_memory(device, size, remote=False)
+            self._closing.append(self._registered)
+            self._address = self._registered.address
+            self._make()
+        except BaseException as failure:
+            self.close()
+            if isinstance(failure, FsError) or not isinstance(failure, Exception):
+                raise
+            raise FsError(
+                Kind.UNAVAILABLE, f"{source}: no queue pair: {failure}", device.name
+            ) from failure
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLIN)
+        self._poll.register(connected, select.POLLIN)
+        self._poll_card = select.poll()
+        self._poll_card.register(self._file, select.POLLIN)
+
+    def _make(self) -> None:
+        verbs, e, key = self._verbs, self._verbs.e, self._registered.local_key
+        depth = _CHAIN * _CHAINS + 2
+        self._completions = verbs.cq.CQ(
+            self._device.context, depth + _RECEIVES, None, self._channel, 0
+        )
+        self._closing.append(self._completions)
+        room = verbs.qp.QPCap(max_send_wr=depth, max_recv_wr=_RECEIVES)
+        # Else every request reports itself, and a chain would seem done with its first.
+        wanted = verbs.qp.QPInitAttr(
+            qp_type=e.IBV_QPT_RC,
+            scq=self._completions,
+            rcq=self._completions,
+            cap=room,
+            sq_sig_all=0,
+        )
+        attributes = verbs.qp.QPAttr(port_num=self._source.port)
+        attributes.qp_access_flags = self._access
+        self._pair = verbs.qp.QP(self._device.domain, wanted, attributes)
+        self._closing.append(self._pair)
+        self._receives = [
+            verbs.wr.RecvWR(
+                wr_id=slot,
+                num_sge=1,
+                sg=[verbs.wr.SGE(self._address + slot * FRAME_BYTES, FRAME_BYTES, key)],
+            )
+            for slot in range(_RECEIVES)
+        ]
+        for request in self._receives:
+            self._pair.post_recv(request)
+        self._outgoing = self._memory[_RECEIVES * FRAME_BYTES :]
+
+    def card(self) -> Card:
+        """How the peer reaches this end."""
+        source = self._source
+        return Card(
+            self._pair.qp_num,
+            self._sequence,
+            source.local_identifier,
+            source.mtu,
+            source.by_gid,
+            source.gid,
+        )
+
+    def connect(self, peer: Card) -> None:
+        """Makes it ready to send and receive. Raises FsError UNAVAILABLE."""
+        verbs = self._verbs
+        source = self._source
+        try:
+            if peer.by_gid != source.by_gid:
+                raise ValueError("one end is Ethernet and the other is not")
+            a = verbs.qp.QPAttr(port_num=source.port)
+            a.qp_access_flags = self._access
+            a.dest_qp_num = peer.number
+            a.path_mtu = min(source.mtu, peer.mtu)
+            a.rq_psn, a.sq_psn = peer.sequence, self._sequence
+            reads = min(_READS_MAX, self._device.context.query_device().max_qp_rd_atom)
+            a.max_rd_atomic = a.max_dest_rd_atomic = reads
+            a.timeout, a.retry_cnt, a.rnr_retry = _TIMEOUT, _RETRIES, _RETRIES
+            a.min_rnr_timer = _RECEIVER_NOT_READY_TIMER
+            if peer.by_gid:
+                text = ":".join(peer.gid[i : i + 2].hex() for i in range(0, 16, 2))
+                route = verbs.addr.GlobalRoute(
+                    dgid=verbs.addr.GID(text), sgid_index=source.gid_index
+                )
+                a.ah_attr = verbs.addr.AHAttr(gr=route, is_global=1, port_num=source.port)
+            else:
+                a.ah_attr = verbs.addr.AHAttr(
+                    dlid=peer.local_identifier, is_global=0, port_num=source.port
+                )
+            self._pair.to_rts(a)
+        except Exception as failure:
+            raise FsError(
+                Kind.UNAVAILABLE, f"{source}: cannot connect a queue pair: {failure}"
+            ) from failure
+
+    # Messages.
+
+    def send(self, buffers: Sequence[Buffer], deadline: float) -> None:
+        """Sends buffers of at most FRAME_BYTES together, behind all bulk that was begun.
+
+        Raises TimeoutError or ConnectionError.
+        """
+        self._settle(_SEND, 0, deadline)
+        end = 0
+        for buffer in buffers:
+            begin, end = end, end + len(buffer)
+            self._outgoing[begin:end] = buffer
+        verbs, e = self._verbs, self._verbs.e
+        element = verbs.wr.SGE(
+            self._address + _RECEIVES * FRAME_BYTES, end, self._registered.local_key
+        )
+        request = verbs.wr.SendWR(
+            wr_id=_SEND,
+            num_sge=1,
+            sg=[element],
+            opcode=e.IBV_WR_SEND,
+            send_flags=e.IBV_SEND_SIGNALED | e.IBV_SEND_SOLICITED,
+        )
+        self._post(request, _SEND)
+
+    def take(self) -> memoryview:
+        """The message that `wait` found. It is valid until `give_back`."""
+        slot, length = self._arrived[0]
+        return self._memory[slot * FRAME_BYTES :][:length]
+
+    def give_back(self) -> None:
+        """The message that was taken is done with."""
+        slot, _ = self._arrived.popleft()
+        self._call(self._pair.post_recv, self._receives[slot])
+
+    def wait(self, deadline: float) -> bool:
+        """Waits for a message (True), or for something on the TCP connection (False).
+
+        Raises TimeoutError or ConnectionError.
+        """
+        while not self._arrived:
+            if not self._sleep(self._poll, deadline, lambda: bool(self._arrived)):
+                return False
+        return True
+
+    # Bulk.
+
+    def read(self, pieces: Sequence[Bulk], deadline: float) -> None:
+        """Reads from the peer's memory; done when it returns. Raises as `send`."""
+        self._transfer(self._verbs.e.IBV_WR_RDMA_READ, pieces, deadline)
+        self.flush(deadline)
+
+    def write(self, pieces: Sequence[Bulk], deadline: float) -> None:
+        """Begins to write to the peer's memory: it is there before the next message arrives.
+
+        The local memory may be used again after `flush`. Raises as `send`.
+        """
+        self._transfer(self._verbs.e.IBV_WR_RDMA_WRITE, pieces, deadline)
+
+    def flush(self, deadline: float) -> None:
+        """Waits until the card is done with everything. Raises as `send`."""
+        self._settle(_BULK, 0, deadline)
+        self._settle(_SEND, 0, deadline)
+
+    def _transfer(self, opcode: int, pieces: Sequence[Bulk], deadline: float) -> None:
+        make, part = self._verbs.wr.SendWR, self._verbs.wr.SGE
+        signaled = self._verbs.e.IBV_SEND_SIGNALED
+        for begin in range(0, len(pieces), _CHAIN):
+            self._settle(_BULK, _CHAINS - 1, deadline)
+            chain: list[Any] = []  # a request does not keep the next one alive
+            for piece in reversed(pieces[begin : begin + _CHAIN]):
+                element = part(piece.local, piece.length, piece.local_key)
+                request = make(
+                    wr_id=_BULK,
+                    num_sge=1,
+                    sg=[element],
+                    opcode=opcode,
+                    send_flags=0 if chain else signaled,
+                )
+                request.set_wr_rdma(piece.remote_key, piece.remote)
+                if chain:
+                    request.next_wr = chain[-1]
+                chain.append(request)
+            self._post(chain[-1], _BULK)
+
+    # Completions.
+
+    def _post(self, request: object, kind: int) -> None:
+        if self._broken:
+            raise ConnectionResetError(f"{self._source}: the queue pair is broken")
+        self._call(self._pair.post_send, request)
+        self._outstanding[kind] += 1
+
+    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as failure:
+            raise ConnectionAbortedError(f"{self._source}: {failure}") from failure
+
+    def _reap(self) -> None:
+        count, completions = self._call(self._completions.poll, 8)
+        for completion in completions[:count]:
+            status, kind = int(completion.status), int(completion.wr_id)
+            if status:
+                self._broken = True
+                name = self._verbs.e.ibv_wc_status(status).name
+                raise ConnectionResetError(f"{self._source}: {name}")
+            if kind < _RECEIVES:
+                self._arrived.append((kind, completion.byte_len))
+            else:
+                self._outstanding[kind] -= 1
+
+    def _settle(self, kind: int, limit: int, deadline: float) -> None:
+        """Waits until at most `limit` posts of a kind are outstanding.
+
+        A peer that is gone fails them within seconds, so the TCP connection is not asked.
+        """
+        while self._outstanding[kind] > limit:
+            self._sleep(self._poll_card, deadline, lambda: self._outstanding[kind] <= limit)
+
+    def _sleep(self, poll: select.poll, deadline: float, done: Callable[[], bool]) -> bool:
+        """Waits until `done`, or a completion came; False if the socket has something instead."""
+        spin_until = time.monotonic() + _SPIN_S
+        while True:
+            self._reap()
+            if done():
+                return True
+            if time.monotonic() >= spin_until:
+                break
+            os.sched_yield()
+        # Whoever waits for a message is not to be woken when his own was received.
+        self._call(self._completions.req_notify, poll is self._poll)
+        self._reap()  # what came before the channel was armed rings no bell
+        if done():
+            return True
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("deadline passed")
+        # Soft-RoCE rings no bell for the failure of what was sent to a waiter for messages.
+        limit = min(remaining, _LOOK_S) if any(self._outstanding) else remaining
+        woken = [file for file, _ in poll.poll(limit * 1000 + 1)]
+        if self._file in woken:
+            self._call(self._channel.get_cq_event, self._completions)
+            self._completions.ack_events(1)
+            return True
+        self._reap()  # the last words of a peer that then hung up
+        return done() or not woken
+
+    def linger(self, seconds: float) -> None:
+        """Gives what was sent some time to arrive, unless it is broken."""
+        if self._broken:
+            return
+        with suppress(OSError):
+            self.flush(time.monotonic() + seconds)
+
+    def close(self) -> None:
+        """Ends it. When it returns the card touches no memory for it any more. Idempotent."""
+        while self._closing:
+            with suppress(Exception):  # a card that was pulled out has let go of everything
+                self._closing.pop().close()

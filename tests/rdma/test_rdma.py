@@ -1,0 +1,344 @@
+"""RDMA over a verbs device: the conformance suite, and what only this transport does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from luciole.errors import FsError, Kind
+from luciole.proto import storage_pb2
+from luciole.proto.services import STORAGE, Call, StorageStub
+from luciole.rpc import rdma_memory, rdma_server
+from luciole.rpc.dispatch import Services
+from luciole.rpc.memory import PAGE, Region
+from luciole.rpc.rdma_device import Settings, choose, devices
+from luciole.rpc.tcp_client import BlockingCaller
+from luciole.rpc.tcp_server import FramedServer
+from luciole.runtime import ThreadRuntime, drive
+from luciole.tests.conformance.rpc import (
+    CLUSTER,
+    Body,
+    RpcConformance,
+    Served,
+    StorageHandler,
+    T,
+    pattern,
+)
+
+SOON_S = 8.0
+CHOSEN = Settings()
+
+
+def _missing() -> str:
+    try:
+        devices()
+    except FsError as failure:
+        return failure.message
+    return ""
+
+
+pytestmark = pytest.mark.skipif(
+    bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up"
+)
+
+
+def serve(services: Services, port: int = 0) -> FramedServer:
+    server = FramedServer(("127.0.0.1", port), services, cluster_id=CLUSTER, name="served",
+                          kind="test", rdma=Settings())
+    server.start()
+    return server
+
+
+class RdmaBinding:
+    remote = True
+
+    def serve(self, services: Services, port: int = 0) -> tuple[Served, int]:
+        server = serve(services, port)
+        assert isinstance(server.address, tuple)
+        return server, server.address[1]
+
+    def run(self, port: int, body: Body[T], cluster_id: str = CLUSTER) -> T:
+        caller = BlockingCaller(("127.0.0.1", port), cluster_id=cluster_id, rdma=Settings())
+        try:
+            return drive(body(caller, ThreadRuntime()))
+        finally:
+            caller.close()
+
+
+class TestRdma(RpcConformance):
+    binding = RdmaBinding()
+
+
+class Watchful(StorageHandler):
+    """Can be held up before it answers a read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: threading.Event | None = None
+        self.filled = threading.Event()
+
+    async def read(self, request: storage_pb2.ReadRequest, call: Call) -> storage_pb2.ReadReply:
+        self.entered.set()
+        if self.held is not None:
+            self.held.wait(SOON_S)
+        reply = await super().read(request, call)
+        self.filled.set()
+        return reply
+
+
+@pytest.fixture
+def handler() -> Watchful:
+    return Watchful()
+
+
+@pytest.fixture
+def server(handler: Watchful) -> Iterator[FramedServer]:
+    server = serve([(STORAGE, handler)])
+    yield server
+    server.stop(2.0)
+
+
+def caller_of(server: FramedServer, settings: Settings = CHOSEN) -> BlockingCaller:
+    return BlockingCaller(server.address, cluster_id=CLUSTER, rdma=settings)
+
+
+def read(caller: BlockingCaller, room: memoryview, timeout: float = SOON_S) -> None:
+    """Fills a room from the beginning of what is stored."""
+    request = storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(length=len(room), relaxed=True)])
+    drive(StorageStub(caller).read(
+        request, sink=lambda reply: [room[: reply.results[0].length]], into=[room],
+        timeout=timeout))
+
+
+def sent_over_tcp() -> int:
+    """Bytes that this guest's loopback device has carried; queue pairs use another."""
+    return int(Path("/sys/class/net/lo/statistics/tx_bytes").read_text())
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_bulk_goes_by_the_queue_pair(
+    server: FramedServer, handler: Watchful, registered: bool
+) -> None:
+    caller = caller_of(server)
+    caller.probe()
+    size = 4 << 20
+    data = pattern(size)[:size]
+    region = Region(size)
+    memory = region.view if registered else memoryview(bytearray(size))
+    before = sent_over_tcp()
+    for _ in range(3):
+        memory[:] = data
+        drive(StorageStub(caller).write(
+            storage_pb2.WriteRequest(), payload=[memory[:5].toreadonly(), memory[5:]]))
+        assert handler.stored == data
+        memory[:] = bytes(size)
+        read(caller, memory)
+        assert bytes(memory) == data
+    assert sent_over_tcp() - before < 4096
+    caller.close()
+    region.close()
+
+
+def test_a_call_that_was_given_up_writes_nothing_late(
+    server: FramedServer, handler: Watchful
+) -> None:
+    handler.stored = pattern(4 * PAGE)
+    handler.held = threading.Event()
+    caller = caller_of(server)
+    caller.probe()
+    region = Region(4 * PAGE)
+    room = region.view[PAGE : 3 * PAGE]
+    with pytest.raises(FsError) as caught:
+        read(caller, room, timeout=0.3)
+    assert caught.value.kind == Kind.DEADLINE_EXCEEDED
+    room[:] = b"z" * len(room)
+    handler.held.set()
+    assert handler.filled.wait(SOON_S)
+    deadline = time.monotonic() + SOON_S
+    while server.connection_count and time.monotonic() < deadline:
+        time.sleep(0.01)  # the server has tried to write, and has hung up
+    assert server.connection_count == 0
+    assert bytes(room) == b"z" * len(room)
+    handler.held = None
+    read(caller, room)
+    assert bytes(room) == handler.stored[: len(room)]
+    caller.close()
+    region.close()
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_wrong_key_breaks_only_its_own_connection(
+    server: FramedServer, handler: Watchful, monkeypatch: pytest.MonkeyPatch, write: bool
+) -> None:
+    """The caller's card refuses the server; whoever lied about his memory has lost a connection."""
+    handler.stored = pattern(1 << 20)
+    honest, liar = caller_of(server), caller_of(server)
+    region = Region(1 << 20)
+    read(honest, region.view)
+    real = rdma_memory.Shareable.piece
+    with monkeypatch.context() as patched:
+        patched.setattr(rdma_memory.Shareable, "piece", lambda self, view: (
+            found._replace(key=found.key ^ 0x5500) if (found := real(self, view)) else None))
+        began = time.monotonic()
+        with pytest.raises(FsError) as caught:
+            if write:
+                drive(StorageStub(liar).write(storage_pb2.WriteRequest(), payload=[region.view]))
+            else:
+                read(liar, region.view)
+    assert caught.value.kind == Kind.CONNECTION_LOST
+    assert time.monotonic() - began < SOON_S
+    for caller in (honest, liar):
+        region.view[:] = bytes(len(region.view))
+        read(caller, region.view)
+        assert bytes(region.view) == handler.stored[: 1 << 20]
+        caller.close()
+    region.close()
+
+
+def set_link(state: str) -> None:
+    subprocess.run(["ip", "link", "set", "eth0", state], check=True, timeout=SOON_S)
+
+
+@pytest.mark.skipif(not os.environ.get("LUCIOLE_GUEST"), reason="it takes a network down")
+def test_a_fabric_that_fails_is_noticed_and_tcp_taken(
+    server: FramedServer, handler: Watchful
+) -> None:
+    """The cable is out: TCP still goes (over lo), packets of queue pairs do not."""
+    handler.stored = pattern(1 << 20)
+    caller = caller_of(server)
+    room = memoryview(bytearray(1 << 20))
+    read(caller, room)
+    set_link("down")
+    try:
+        began = time.monotonic()
+        with pytest.raises(FsError) as caught:
+            read(caller, room, timeout=60.0)
+        assert caught.value.kind == Kind.CONNECTION_LOST
+        assert time.monotonic() - began < SOON_S
+        room[:] = bytes(len(room))
+        read(caller, room)
+        assert bytes(room) == handler.stored[: 1 << 20]
+        with pytest.raises(FsError) as caught:
+            caller.probe()
+        assert "no RDMA" in caught.value.message
+    finally:
+        set_link("up")
+    deadline = time.monotonic() + SOON_S
+    while True:
+        try:
+            caller.probe()
+            break
+        except FsError:
+            assert time.monotonic() < deadline, "the port does not come back"
+            time.sleep(0.05)
+    caller.close()
+
+
+def test_many_connections_leave_nothing_behind(server: FramedServer, handler: Watchful) -> None:
+    handler.stored = pattern(1 << 20)
+    files, memory = len(os.listdir("/proc/self/fd")), rdma_memory.registered_bytes()
+    callers = [caller_of(server) for _ in range(40)]
+    room = memoryview(bytearray(64 * 1024))
+    for caller in callers:
+        read(caller, room)
+        assert bytes(room) == handler.stored[: len(room)]
+    assert rdma_server.ends() == 40
+    for caller in callers:
+        caller.close()
+    deadline = time.monotonic() + SOON_S
+    while rdma_server.ends() and time.monotonic() < deadline:
+        time.sleep(0.01)  # each of the server's threads sees its caller go
+    assert rdma_server.ends() == 0
+    assert rdma_memory.registered_bytes() <= memory
+    assert len(os.listdir("/proc/self/fd")) <= files + 2
+
+
+def test_a_server_at_its_limit_is_reached_over_tcp(
+    server: FramedServer, handler: Watchful, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(rdma_server, "QUEUE_PAIRS_MAX", 0)
+    handler.stored = pattern(PAGE)
+    caller = caller_of(server)
+    room = memoryview(bytearray(PAGE))
+    for _ in range(2):
+        read(caller, room)
+        assert bytes(room) == handler.stored[:PAGE]
+        caller.sever()
+    with pytest.raises(FsError) as caught:
+        caller.probe()
+    assert "limit of 0 queue pairs" in caught.value.message
+    assert capsys.readouterr().out.count("going on over TCP") == 1
+    caller.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [(Settings(device="mlx9"), "no RDMA device 'mlx9'"), (Settings(gid_index=77), "rdma_gid_index"),
+     (Settings(port=9), "rdma_port")])
+def test_a_wrong_device_is_named_and_tcp_taken(
+    server: FramedServer, handler: Watchful, settings: Settings, reason: str
+) -> None:
+    handler.stored = pattern(PAGE)
+    caller = caller_of(server, settings)
+    room = memoryview(bytearray(PAGE))
+    read(caller, room)
+    assert bytes(room) == handler.stored[:PAGE]
+    with pytest.raises(FsError) as caught:
+        caller.probe()
+    assert reason in caught.value.message
+    caller.close()
+
+
+def test_the_address_that_routes_to_the_peer_is_chosen() -> None:
+    assert choose(Settings(), "10.77.0.2")[1].ipv4 == "10.77.0.2"
+    assert choose(Settings(), "10.77.0.1")[1].ipv4 == "10.77.0.1"
+    assert choose(Settings(gid_index=2), "10.77.0.1")[1].gid_index == 2
+    assert choose(Settings(), "192.0.2.1")[1].ipv4
+
+
+SERVER = """
+import sys, threading
+from luciole.proto.services import STORAGE
+from luciole.rpc.rdma_device import Settings
+from luciole.rpc.tcp_server import FramedServer
+from luciole.tests.conformance.rpc import CLUSTER, StorageHandler
+server = FramedServer(("127.0.0.1", 0), [(STORAGE, StorageHandler())], cluster_id=CLUSTER,
+                      name="child", rdma=Settings())
+print(server.start(), flush=True)
+threading.Event().wait(60)
+"""
+
+
+def test_a_killed_peer_is_lost_at_once() -> None:
+    child = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        caller = BlockingCaller(("127.0.0.1", int(child.stdout.readline())), cluster_id=CLUSTER,
+                                rdma=Settings())
+        caller.probe()
+        killer = threading.Timer(0.3, lambda: os.kill(child.pid, signal.SIGKILL))
+        killer.start()
+        began = time.monotonic()
+        with pytest.raises(FsError) as caught:
+            drive(StorageStub(caller).sync(storage_pb2.SyncRequest(), timeout=20.0))
+        assert caught.value.kind == Kind.CONNECTION_LOST
+        assert time.monotonic() - began < 3.0
+        killer.join(SOON_S)
+        with pytest.raises(FsError) as caught:
+            drive(StorageStub(caller).sync(storage_pb2.SyncRequest(), timeout=2.0))
+        assert caught.value.kind == Kind.UNAVAILABLE
+        caller.close()
+    finally:
+        child.kill()
+        child.wait(SOON_S)
+        if child.stdout is not None:
+            child.stdout.close()

@@ -1,0 +1,87 @@
+"""A cluster of real processes whose client comes by RDMA, and loses a storage node."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import luciole
+from luciole.errors import FsError
+from luciole.rpc.rdma_device import devices
+from luciole.tests.integration.cluster import Cluster, needs_fuse
+
+MIB = 1 << 20
+
+
+def _missing() -> str:
+    try:
+        devices()
+    except FsError as failure:
+        return failure.message
+    return ""
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up"),
+]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path)
+    yield made
+    made.destroy()
+
+
+def test_files_come_by_rdma_and_outlive_a_storage_node(cluster: Cluster) -> None:
+    cluster.up("--nodes", "2", "--targets-per-node", "1")
+    data = random.Random(5).randbytes(9 * MIB + 77)
+    with luciole.connect(cluster.directory.path, transport="rdma") as fs:
+        with fs.open("/file", "w") as file:
+            file.write(data, 0)
+        with fs.open("/file") as file:
+            assert file.read(0, len(data)) == data
+            with fs.buffer(2 * MIB) as buffer:
+                view = buffer.view[: 2 * MIB]
+                assert file.read_into(view, MIB) == len(view)
+                assert bytes(view) == data[MIB : 3 * MIB]
+            cluster.kill("storage-1")
+            assert file.read(0, len(data)) == data
+        with fs.open("/later", "w") as file:
+            file.write(data[:MIB], 0)
+        with fs.open("/later") as file:
+            assert file.read(0, MIB) == data[:MIB]
+
+
+@needs_fuse
+@pytest.mark.mount
+def test_a_mount_by_rdma(cluster: Cluster) -> None:
+    cluster.up("--nodes", "1", "--targets-per-node", "1", "--replicas", "1")
+    config = cluster.directory.client_config()
+    cluster.directory.write_config("client", msgspec.structs.replace(config, transport="rdma"))
+    place = cluster.mounts[0]
+    data = random.Random(6).randbytes(5 * MIB + 3)
+    for _ in range(2):  # the second mount has nothing in its caches
+        cluster.luciole("mount", str(place), "--dir", str(cluster.directory.path))
+        if not (place / "file").exists():
+            (place / "file").write_bytes(data)
+        assert (place / "file").read_bytes() == data
+        cluster.luciole("umount", str(place))
+
+
+def test_doctor_tells_the_transport(cluster: Cluster) -> None:
+    cluster.up("--nodes", "1", "--targets-per-node", "1", "--replicas", "1")
+    config = cluster.directory.client_config()
+    cluster.directory.write_config("client", msgspec.structs.replace(config, transport="rdma"))
+    text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json")
+    assert {node["transport"] for node in json.loads(text)["nodes"]} == {"rdma"}
+    cluster.directory.write_config("client", msgspec.structs.replace(
+        config, transport="rdma", rdma_device="mlx9"))
+    text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json", expect=1)
+    assert "no RDMA device 'mlx9'" in text
