@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from lmcache.v1.distributed.api import ObjectKey
 from lmcache.v1.distributed.l2_adapters.config import get_type_name_for_config
 from lmcache.v1.distributed.l2_adapters.factory import create_l2_adapter_from_registry
 from lmcache.v1.distributed.l2_adapters.plugin_l2_adapter import PluginL2AdapterConfig
-from lmcache.v1.memory_management import AdHocMemoryAllocator, MemoryFormat, MemoryObj
+from lmcache.v1.memory_allocators.ad_hoc_memory_allocator import AdHocMemoryAllocator
+from lmcache.v1.memory_management import MemoryFormat, MemoryObj
 from lmcache.v1.metadata import LMCacheMetadata
 from lmcache.v1.storage_backend.connector import CreateConnector
 from lmcache.v1.storage_backend.local_cpu_backend import LocalCPUBackend
@@ -51,6 +53,7 @@ def adapter(cluster: Cluster) -> Iterator[Any]:
 def wait_for(event: int, ask: Callable[[], T]) -> T:
     """Waits as LMCache's controllers do."""
     assert select.select([event], [], [], WAIT_S)[0]
+    os.eventfd_read(event)
     found = ask()
     assert found
     return found

@@ -11,6 +11,7 @@ from luciole.kvcache.connectors.sglang_hicache import LucioleHiCache
 from luciole.tests.engines.conftest import Cluster
 
 PAGE_TOKENS, HEADS, WIDTH, LAYERS, TOKENS = 16, 2, 32, 3, 16 * 12
+TOKEN_BYTES = 2 * LAYERS * HEADS * WIDTH * 2
 MODULE = "luciole.kvcache.connectors.sglang_hicache"
 
 
@@ -25,12 +26,12 @@ class Pool:
         self.kv = torch.randn(2, TOKENS, LAYERS, HEADS, WIDTH).to(self.dtype)
 
     def get_size_per_token(self) -> int:
-        return 2 * LAYERS * HEADS * WIDTH * self.dtype.itemsize
+        return TOKEN_BYTES
 
     def get_page_buffer_meta(self, indices: torch.Tensor) -> tuple[list[int], list[int]]:
         pointers = [self.kv[part, int(at)].data_ptr()
                     for at in indices[::PAGE_TOKENS] for part in (0, 1)]
-        return pointers, [self.get_size_per_token() // 2 * PAGE_TOKENS] * len(pointers)
+        return pointers, [TOKEN_BYTES // 2 * PAGE_TOKENS] * len(pointers)
 
     def page(self, number: int) -> torch.Tensor:
         return self.kv[:, number * PAGE_TOKENS : (number + 1) * PAGE_TOKENS]
