@@ -9,6 +9,7 @@ export PYTHONSAFEPATH := 1
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ENGINES ?= .venv-engines
 PYTHON ?= python3
 # To build pyfuse3, which comes as source, and to mount.
 SYSTEM_PACKAGES := fuse3 gcc libc6-dev libfuse3-dev pkg-config python3-dev python3-venv
@@ -17,7 +18,8 @@ PYTEST := $(BIN)/python -m pytest
 # Tests with clusters and mounts stay in one of the two processes (tests/conftest.py).
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: help setup run stop test rdma-guest test-rdma bench-rdma check proto pjdfstest sim sim-mutants bench clean
+.PHONY: help setup run stop test test-engines rdma-guest test-rdma bench-rdma check proto pjdfstest
+.PHONY: sim sim-mutants bench clean
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 8
@@ -77,6 +79,13 @@ sim: setup  ## Simulate whole clusters: SEEDS=n, or SEED=s and TRACE=file (docs/
 pjdfstest: setup  ## Run the POSIX suite pjdfstest, as root, on a cluster of its own
 	@$(BIN)/python -m pytest -rs tests/integration/test_pjdfstest.py
 
+# Not part of `make test`: the engines take some 4 GB and minutes. ENGINES names their environment.
+test-engines: $(ENGINES)/.ready  ## Run the KV cache's connectors in vLLM, SGLang and LMCache
+	@$(ENGINES)/bin/python -m pytest -o filterwarnings=default --durations=0 tests/engines
+
+$(ENGINES)/.ready: tests/engines/install.py pyproject.toml
+	@$(PYTHON) tests/engines/install.py $(ENGINES)
+
 sim-mutants: setup  ## See that the simulator catches deliberate breaks of the rules
 	@$(BIN)/python -m luciole.tests.sim --mutants
 
@@ -84,6 +93,6 @@ bench: setup  ## Measure a cluster on this machine against the disk, pyfuse3 and
 	@PYTHONSAFEPATH= $(BIN)/python -m benchmarks
 
 clean:  ## Remove what was built and cached, .venv included; clusters stay
-	@rm -rf $(VENV) build dist src/*.egg-info
+	@rm -rf $(VENV) .venv-engines build dist src/*.egg-info
 	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

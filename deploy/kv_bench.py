@@ -1,4 +1,4 @@
-"""`luciole kv bench`: blocks per second, side by side with Redis and with copying memory.
+"""`luciole kv bench`: blocks per second, side by side with Redis, Mooncake and copying memory.
 
 Layer: shell. One client thread. For each size every peer takes its turn at each operation, so that
 what else the machine does falls on all alike; the best of the rounds counts. CPU time is that of
@@ -21,6 +21,7 @@ from rich.table import Table
 from luciole.deploy import processes
 from luciole.deploy.cluster_directory import ClusterDirectory
 from luciole.deploy.connect import add_cluster_options, client_config
+from luciole.deploy.kv_mooncake import mooncake_missing, mooncake_peer
 from luciole.deploy.kv_peers import Ours, Peer, redis_missing, redis_peers
 from luciole.deploy.output import Reporter, answers, notes, print_json, progress
 from luciole.deploy.status import size_text
@@ -72,8 +73,9 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = actions.add_parser(
         "bench", help="measure the cache", description="Puts, gets and looks up blocks of several "
         "sizes, one by one and in batches, in a namespace of its own that it drops again; beside "
-        "Redis if redis-server and the Python package redis are installed, and beside copying "
-        "memory.", epilog="example: luciole kv bench --size 64K --size 1M --seconds 1")
+        "Redis if redis-server and the Python package redis are installed, beside Mooncake's "
+        "store if the package mooncake-transfer-engine-non-cuda is, and beside copying memory.",
+        epilog="example: luciole kv bench --size 64K --size 1M --seconds 1")
     add_cluster_options(parser)
     parser.add_argument("--size", type=amount, action="append", metavar="SIZE",
                         help="of a block; may be repeated (default: 4K, 64K, 1M and 4M)")
@@ -82,6 +84,7 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--rounds", type=int, default=3, metavar="N",
                         help="of which the best counts (default: 3)")
     parser.add_argument("--no-redis", action="store_true", help="leave Redis out")
+    parser.add_argument("--no-mooncake", action="store_true", help="leave Mooncake out")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -102,12 +105,7 @@ def run(args: argparse.Namespace) -> int:
         _wait_known(store, name)
         ours = Ours(store.namespace(name))
         peers: list[tuple[Peer, list[int]]] = [(ours, servers)]
-        missing = "it was left out" if args.no_redis else redis_missing()
-        if missing:
-            notes().print(f"without Redis: {missing}")
-        else:
-            found, pid = resources.enter_context(redis_peers())
-            peers += [(peer, [pid]) for peer in found]
+        peers += _others(args, resources)
         rows = [row for size in args.size or SIZES
                 for row in _measure_size(peers, size, args.seconds, args.rounds, report)]
         rows += _existence(peers, args.seconds, args.rounds)
@@ -120,6 +118,25 @@ def run(args: argparse.Namespace) -> int:
     else:
         _render(rows, copied, matches)
     return 0
+
+
+def _others(
+    args: argparse.Namespace, resources: ExitStack
+) -> list[tuple[Peer, list[int]]]:
+    """Starts whatever is installed to be measured beside us."""
+    found: list[tuple[Peer, list[int]]] = []
+    missing = "it was left out" if args.no_redis else redis_missing()
+    if missing:
+        notes().print(f"without Redis: {missing}")
+    else:
+        faces, pid = resources.enter_context(redis_peers())
+        found += [(face, [pid]) for face in faces]
+    missing = "it was left out" if args.no_mooncake else mooncake_missing()
+    if missing:
+        notes().print(f"without Mooncake: {missing}")
+    else:
+        found.append(resources.enter_context(mooncake_peer()))
+    return found
 
 
 def _server_pids(args: argparse.Namespace) -> list[int]:
@@ -157,13 +174,12 @@ def _measure_size(
     rows: list[Row] = []
     for batch in (1, batch_of(size)):
         case = Case(size, batch, seconds)
-        values = [bytearray(os.urandom(64) * (size // 64 + 1))[:size] for _ in range(batch)]
-        buffers = [bytearray(size) for _ in range(batch)]
+        rooms = [_Rooms(peer, case) for peer, _ in peers]
         best: dict[tuple[str, str], Row] = {}
         for number in range(rounds):
-            for peer, pids in peers:
+            for (peer, pids), room in zip(peers, rooms, strict=True):
                 report(f"{peer.name}: {batch} of {size_text(size)}", number, rounds)
-                for row in _turn(peer, pids, case, values, buffers):
+                for row in _turn(peer, pids, case, room):
                     name = (row.peer, row.operation)
                     if name not in best or best[name].per_second < row.per_second:
                         best[name] = row
@@ -171,9 +187,17 @@ def _measure_size(
     return rows
 
 
-def _turn(
-    peer: Peer, pids: list[int], case: Case, values: list[bytearray], buffers: list[bytearray]
-) -> list[Row]:
+class _Rooms:
+    """Where a peer's blocks come from and go to."""
+
+    def __init__(self, peer: Peer, case: Case) -> None:
+        self.values = peer.memory(case.batch, case.size)
+        self.buffers = peer.memory(case.batch, case.size)
+        for value in self.values:
+            value[:] = (os.urandom(64) * (case.size // 64 + 1))[: case.size]
+
+
+def _turn(peer: Peer, pids: list[int], case: Case, rooms: _Rooms) -> list[Row]:
     """One peer puts for a while, then gets what it put."""
     kept: list[list[bytes]] = []
     keys_max = max(2, (128 << 20) // (case.size * case.batch))  # batches that stay, to be read
@@ -182,13 +206,13 @@ def _turn(
         keys = [os.urandom(32) for _ in range(case.batch)]
         if len(kept) >= keys_max:
             peer.clear(kept.pop(0))
-        peer.put(keys, values)
+        peer.put(keys, rooms.values)
         kept.append(keys)
 
     turn = iter(range(10**9))
 
     def get() -> None:
-        peer.get(kept[next(turn) % len(kept)], buffers)
+        peer.get(kept[next(turn) % len(kept)], rooms.buffers)
 
     rows = [_timed(peer.name, operation, case, pids, work)
             for operation, work in (("put", put), ("get", get))]
@@ -230,9 +254,8 @@ def _existence(
     rows = []
     case = Case(0, CHECKED, seconds)
     keys = [os.urandom(32) for _ in range(CHECKED)]
-    values = [bytearray(100) for _ in keys]
     for peer, pids in peers:
-        peer.put(keys, values)
+        peer.put(keys, peer.memory(len(keys), 100))
         turns = [_timed(peer.name, "exists", case, pids, partial(peer.exists, keys))
                  for _ in range(rounds)]
         rows.append(max(turns, key=lambda row: row.per_second))
@@ -243,7 +266,7 @@ def _existence(
 def _matches(ours: Ours) -> Histogram:
     """How long a prefix of 1,000 blocks takes to look up and lease (and release)."""
     keys = [os.urandom(32) for _ in range(MATCHED)]
-    ours.put(keys, [bytearray(100) for _ in keys])
+    ours.put(keys, ours.memory(len(keys), 100))
     times = Histogram()
     for _ in range(200):
         began = time.perf_counter()

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from luciole.deploy.ports import find_block
 from luciole.errors import FsError, Kind
 from luciole.kvcache.store import Namespace
+from luciole.rpc.memory import Region
 
 START_SECONDS = 10.0
 REDIS_MEMORY = "2gb"
@@ -30,10 +31,13 @@ class Peer(Protocol):
 
     name: str
 
-    def put(self, keys: Sequence[bytes], values: Sequence[bytearray]) -> None:
+    def memory(self, count: int, size: int) -> list[memoryview]:
+        """Memory for blocks, of the kind that suits it best."""
+
+    def put(self, keys: Sequence[bytes], values: Sequence[memoryview]) -> None:
         """Stores blocks."""
 
-    def get(self, keys: Sequence[bytes], buffers: Sequence[bytearray]) -> None:
+    def get(self, keys: Sequence[bytes], buffers: Sequence[memoryview]) -> None:
         """Reads blocks into the caller's memory. Raises FsError if one is missing."""
 
     def exists(self, keys: Sequence[bytes]) -> None:
@@ -51,11 +55,16 @@ class Ours:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
-    def put(self, keys: Sequence[bytes], values: Sequence[bytearray]) -> None:
+    def memory(self, count: int, size: int) -> list[memoryview]:
+        """See Peer."""
+        whole = Region(count * size).view
+        return [whole[at : at + size] for at in range(0, count * size, size)]
+
+    def put(self, keys: Sequence[bytes], values: Sequence[memoryview]) -> None:
         """See Peer."""
         _all(self._namespace.put(keys, values))
 
-    def get(self, keys: Sequence[bytes], buffers: Sequence[bytearray]) -> None:
+    def get(self, keys: Sequence[bytes], buffers: Sequence[memoryview]) -> None:
         """See Peer."""
         _all(self._namespace.get(keys, buffers))
 
@@ -89,23 +98,27 @@ class Redis:
         self.name = name
         self._client = client
 
-    def put(self, keys: Sequence[bytes], values: Sequence[bytearray]) -> None:
+    def memory(self, count: int, size: int) -> list[memoryview]:
+        """See Peer."""
+        return [memoryview(bytearray(size)) for _ in range(count)]
+
+    def put(self, keys: Sequence[bytes], values: Sequence[memoryview]) -> None:
         """See Peer."""
         if len(keys) == 1:
-            self._client.set(keys[0], memoryview(values[0]))
+            self._client.set(keys[0], values[0])
             return
         with self._client.pipeline(transaction=False) as pipe:
             for key, value in zip(keys, values, strict=True):
-                pipe.set(key, memoryview(value))
+                pipe.set(key, value)
             pipe.execute()
 
-    def get(self, keys: Sequence[bytes], buffers: Sequence[bytearray]) -> None:
+    def get(self, keys: Sequence[bytes], buffers: Sequence[memoryview]) -> None:
         """See Peer. Its client gives bytes: the copy into the buffer is part of it."""
         found = [self._client.get(keys[0])] if len(keys) == 1 else self._client.mget(keys)
         for value, buffer in zip(found, buffers, strict=True):
             if value is None or len(value) != len(buffer):
                 raise FsError(Kind.UNAVAILABLE, "Redis lost a block: it has too little memory")
-            memoryview(buffer)[:] = value
+            buffer[:] = value
 
     def exists(self, keys: Sequence[bytes]) -> None:
         """See Peer."""

@@ -1,8 +1,10 @@
 """Calls to the volumes of other nodes: every byte of a block passes through here.
 
 Layer: shell. One method for each request, with the results of a batch as one status for each key.
-Blocks go from and to the caller's own memory. A batch that is too large for one message goes in
-several, one after another, so that what came before a deadline has arrived.
+Blocks go from and to the caller's own memory: a volume on this machine puts them there itself if it
+lies in regions (rpc/memory.py), and what travels is verified here once more. A batch that is too
+large for one message goes in several, one after another, so that what came before a deadline has
+arrived.
 """
 
 from __future__ import annotations
@@ -91,28 +93,26 @@ class VolumeCalls:
         size, packed = pack_keys(keys)
         lengths = [size_of(views) for views in buffers]
         filled: list[tuple[int, Views]] = []
-        outcomes = [Outcome.MISS] * len(keys)
+        outcomes: list[Outcome] = []
+        # Whole blocks in one piece each may be put in place, if this memory can be reached.
+        rooms = [views[0] for views in buffers] \
+            if offset is None and all(len(views) == 1 for views in buffers) else ()
 
         def sink(reply: kvcache_pb2.KvGetReply) -> list[memoryview]:
-            came = iter(unpack_numbers(reply.lengths))
-            statuses = _of_length(reply.statuses, len(keys))
-            for index, status in enumerate(statuses):
-                outcomes[index] = of_get(status)
-                if status != kvcache_pb2.PRESENT:
-                    continue
-                length = next(came, 0)
-                views = buffers[index]
-                if length != lengths[index]:
-                    outcomes[index] = Outcome.WRONG_SIZE
-                    views = [memoryview(bytearray(length))]
-                filled.append((index, views))
+            came = _settle(reply, lengths, outcomes)
+            for index, length in came:
+                wrong = outcomes[index] is Outcome.WRONG_SIZE
+                filled.append((index, [memoryview(bytearray(length))] if wrong else buffers[index]))
             return [view for _, views in filled for view in views]
 
         reply = await self._stub.get(
             kvcache_pb2.KvGetRequest(
                 namespace_id=self._namespace_id, key_size=size, keys=packed, offset=offset or 0,
                 length=0 if offset is None else lengths[0]),
-            timeout=self._remaining(), sink=sink)
+            timeout=self._remaining(), sink=sink, into=rooms)
+        if not outcomes:
+            _settle(reply, lengths, outcomes)
+            return outcomes
         checksums = list(unpack_numbers(reply.checksums))
         at = 0
         for index, views in filled:
@@ -138,6 +138,23 @@ class VolumeCalls:
                 timeout=self._remaining(), payload=[view for views in some for view in views])
             outcomes[first:end] = [
                 of_put(status) for status in _of_length(reply.statuses, len(some))]
+
+
+def _settle(
+    reply: kvcache_pb2.KvGetReply, lengths: Sequence[int], outcomes: list[Outcome]
+) -> list[tuple[int, int]]:
+    """What a reply says of each key, into `outcomes`; index and length of the blocks that came."""
+    came: list[tuple[int, int]] = []
+    numbers = iter(unpack_numbers(reply.lengths))
+    for index, status in enumerate(_of_length(reply.statuses, len(lengths))):
+        outcome = of_get(status)
+        if status == kvcache_pb2.PRESENT:
+            length = next(numbers, 0)
+            came.append((index, length))
+            if length != lengths[index]:
+                outcome = Outcome.WRONG_SIZE
+        outcomes.append(outcome)
+    return came
 
 
 def _cut(buffers: Sequence[Views]) -> Iterator[tuple[int, int]]:

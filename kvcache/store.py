@@ -18,7 +18,7 @@ from types import TracebackType
 
 import trio
 
-from luciole.client.remote.connections import Connections
+from luciole.client.remote.connections import Connections, connections_of
 from luciole.client.remote.manager import Manager, RoutingCache
 from luciole.config import ClientConfig
 from luciole.errors import FsError, Kind
@@ -31,7 +31,8 @@ from luciole.kvcache.statistics import Statistics
 from luciole.log import get_logger
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import Caller
-from luciole.rpc.tcp_client import BlockingCaller, TrioCaller
+from luciole.rpc.memory import Region
+from luciole.rpc.tcp_client import TrioCaller
 from luciole.runtime import Runtime, ThreadRuntime, TrioRuntime, drive
 
 log = get_logger("kvcache")
@@ -44,19 +45,12 @@ class _Cluster:
     """What both stores have: connections, routing, memory, statistics."""
 
     def __init__(
-        self, config: ClientConfig, runtime: Runtime, caller: type[BlockingCaller | TrioCaller],
+        self, config: ClientConfig, runtime: Runtime, connections: Connections,
         memory_bytes: int,
     ) -> None:
         self.config = config
         self.runtime = runtime
-        self._callers: list[BlockingCaller | TrioCaller] = []
-
-        def connect(address: tuple[str, int]) -> Caller:
-            made = caller(address, cluster_id=config.cluster_id, name=CALLER_NAME)
-            self._callers.append(made)
-            return made
-
-        self.connections = Connections(connect)
+        self.connections = connections
         self.routing = RoutingCache(runtime)
         self.manager = Manager(runtime, self.connections, config.mgmtd, self.routing)
         self.volumes = Volumes(runtime, self.connections, self.routing)
@@ -94,9 +88,7 @@ class _Cluster:
     def close(self) -> None:
         """Breaks all connections; calls under way end as if their volumes had failed."""
         self.closed = True
-        for caller in list(self._callers):
-            caller.close()
-            caller.sever()
+        self.connections.close()
 
     def stats(self) -> dict[str, dict[str, float]]:
         """By operation: calls, bytes, outcomes, latencies; and the memory tier."""
@@ -115,7 +107,8 @@ class Store:
     """
 
     def __init__(self, config: ClientConfig, memory_bytes: int = 0) -> None:
-        self.cluster = _Cluster(config, ThreadRuntime(), BlockingCaller, memory_bytes)
+        self.cluster = _Cluster(
+            config, ThreadRuntime(), connections_of(config, CALLER_NAME), memory_bytes)
         try:
             drive(self.cluster.manager.wait_for_routing(FIRST_ROUTING_S))
         except BaseException:
@@ -137,6 +130,14 @@ class Store:
     def namespace(self, name: str) -> Namespace:
         """A namespace. Raises FsError NOT_FOUND."""
         return Namespace(drive(self.cluster.blocks(name)))
+
+    def buffer(self, size: int) -> Region:
+        """Memory that volumes on this machine reach in place: its `view` is `size` bytes.
+
+        Cut blocks of whole pages (4 KiB) out of it: they come without a copy on their way, whatever
+        lies elsewhere is sent. Any store may use it. Raises FsError NO_SPACE.
+        """
+        return Region(size)
 
     def stats(self) -> dict[str, dict[str, float]]:
         """What this store has done: see `Statistics.export`."""
@@ -219,7 +220,11 @@ async def open_trio_store(
     config: ClientConfig, memory_bytes: int = 0
 ) -> AsyncIterator[TrioStore]:
     """As `Store`, under trio. Raises FsError if no manager answers."""
-    cluster = _Cluster(config, TrioRuntime(), TrioCaller, memory_bytes)
+
+    def connect(address: tuple[str, int]) -> Caller:
+        return TrioCaller(address, cluster_id=config.cluster_id, name=CALLER_NAME)
+
+    cluster = _Cluster(config, TrioRuntime(), Connections(connect), memory_bytes)
     try:
         await cluster.manager.wait_for_routing(FIRST_ROUTING_S)
         async with trio.open_nursery() as nursery:

@@ -15,11 +15,13 @@ class BlockStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STORED: _ClassVar[BlockStatus]
     REFUSED: _ClassVar[BlockStatus]
     DAMAGED: _ClassVar[BlockStatus]
+    OTHER_SIZE: _ClassVar[BlockStatus]
 ABSENT: BlockStatus
 PRESENT: BlockStatus
 STORED: BlockStatus
 REFUSED: BlockStatus
 DAMAGED: BlockStatus
+OTHER_SIZE: BlockStatus
 
 class KvExistsRequest(_message.Message):
     __slots__ = ("namespace_id", "key_size", "keys", "touch")

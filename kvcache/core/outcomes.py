@@ -30,7 +30,9 @@ class Outcome(enum.Enum):
 
 
 _OK = frozenset({Outcome.HIT, Outcome.STORED, Outcome.PRESENT})
-_GET: dict[int, Outcome] = {kvcache_pb2.PRESENT: Outcome.HIT, kvcache_pb2.DAMAGED: Outcome.DAMAGED}
+_GET: dict[int, Outcome] = {
+    kvcache_pb2.PRESENT: Outcome.HIT, kvcache_pb2.DAMAGED: Outcome.DAMAGED,
+    kvcache_pb2.OTHER_SIZE: Outcome.WRONG_SIZE}
 _PUT: dict[int, Outcome] = {
     kvcache_pb2.STORED: Outcome.STORED, kvcache_pb2.PRESENT: Outcome.PRESENT,
     kvcache_pb2.DAMAGED: Outcome.DAMAGED}

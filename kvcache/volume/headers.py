@@ -69,6 +69,25 @@ def decode_block(data: memoryview, token: int) -> BlockHeader | None:
     return BlockHeader(token, sequence, created_ns, namespace_id, length, key, checksums)
 
 
+def checksums_of(
+    data: memoryview, token: int, namespace_id: int, key: bytes, length: int
+) -> tuple[int, ...] | None:
+    """As `decode_block`, for the header of a known block: its checksums, None if it is another's.
+
+    Every read goes through here, so it builds nothing but them.
+    """
+    if data[:4] != BLOCK_MAGIC:
+        return None
+    found, _, _, owner, size, key_size = _BLOCK.unpack_from(data, 8)
+    pieces = -(-length // 65536)
+    end = HEADER_FIXED + 4 * pieces
+    if (found, owner, size, key_size) != (token, namespace_id, length, len(key)) \
+            or end > len(data) or data[_KEY_AT : _KEY_AT + key_size] != key \
+            or crc32c(data[8:end]) != _CHECKSUM.unpack_from(data, 4)[0]:
+        return None
+    return struct.unpack_from(f"<{pieces}I", data, HEADER_FIXED)
+
+
 def encode_slab(data_bytes: int, token: int) -> bytes:
     """A slab's header."""
     return _sealed(_SLAB.pack(SLAB_MAGIC, data_bytes, token))

@@ -55,11 +55,13 @@ class KvCacheService:
         """Blocks, or the same part of each."""
         blocks = read_blocks(
             self._volume, request.namespace_id, split_keys(request.key_size, request.keys),
-            request.offset, request.length)
-        call.reply_payload(blocks.views)
-        return kvcache_pb2.KvGetReply(
-            statuses=blocks.statuses, lengths=pack_numbers(blocks.lengths),
-            checksums=pack_numbers(blocks.checksums))
+            request.offset, request.length, room=call.room)
+        reply = kvcache_pb2.KvGetReply(
+            statuses=blocks.statuses, lengths=pack_numbers(blocks.lengths))
+        if not call.in_place:
+            reply.checksums = pack_numbers(blocks.checksums)
+            call.reply_payload(blocks.views)
+        return reply
 
     async def put(self, request: kvcache_pb2.KvPutRequest, call: Call) -> kvcache_pb2.KvPutReply:
         """Stores blocks that are not there."""

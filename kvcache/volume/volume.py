@@ -38,6 +38,7 @@ from luciole.proto import kvcache_pb2
 
 ABSENT, PRESENT = kvcache_pb2.ABSENT, kvcache_pb2.PRESENT
 STORED, REFUSED, DAMAGED = kvcache_pb2.STORED, kvcache_pb2.REFUSED, kvcache_pb2.DAMAGED
+OTHER_SIZE = kvcache_pb2.OTHER_SIZE
 TRIES_IN_QUEUES = 16  # evictions that may free a slot of the right class, before a slab is emptied
 
 

@@ -12,6 +12,7 @@ from luciole.errors import FsError
 from luciole.kvcache.core.outcomes import Outcome
 from luciole.kvcache.namespace import Match
 from luciole.kvcache.volume.checking import check
+from luciole.rpc.memory import Region
 from luciole.tests.kvcache.volumes import SPACE, content, key
 from luciole.tests.kvcache.world import World
 
@@ -25,8 +26,8 @@ Make = Callable[..., World]
 def make(tmp_path: Path) -> Iterator[Make]:
     made: list[World] = []
 
-    def build(nodes: int = 3, **options: int) -> World:
-        made.append(World(tmp_path / str(len(made)), nodes, **options))
+    def build(nodes: int = 3, *, shared: bool = False, **options: int) -> World:
+        made.append(World(tmp_path / str(len(made)), nodes, shared=shared, **options))
         return made[-1]
 
     yield build
@@ -204,3 +205,42 @@ def test_arguments_that_cannot_be_are_errors(make: Make) -> None:
             world.namespace.put(keys, buffers)
     with pytest.raises(FsError, match="cannot be written"):
         world.namespace.get([key(1)], [b"constant"])
+
+
+def test_a_volume_on_this_machine_puts_blocks_in_place(make: Make) -> None:
+    world = make(nodes=1, shared=True)
+    names, size = NAMES[:4], 68 * KIB
+    memory = Region(5 * size)
+    rooms = [memory.view[at : at + size] for at in range(0, 4 * size, size)]
+    for name, room in zip(names, rooms, strict=True):
+        room[:] = content(name, size)
+    assert world.namespace.put(names, rooms) == [Outcome.STORED] * 4
+    assert world.namespace.put([NAMES[5]], [b"short"]) == [Outcome.STORED]
+    memory.view[:] = bytes(5 * size)
+    # A gap, a block that is shorter than its room and one that is longer disturb no other.
+    asked = [names[0], key(99), names[1], NAMES[5], names[2], names[3]]
+    targets = [rooms[0], memory.view[4 * size :], rooms[1], memory.view[4 * size :], rooms[2],
+               rooms[3][: 64 * KIB]]
+    assert world.namespace.get(asked, targets) == [
+        Outcome.HIT, Outcome.MISS, Outcome.HIT, Outcome.WRONG_SIZE, Outcome.HIT,
+        Outcome.WRONG_SIZE]
+    for name, room in zip(names[:3], rooms[:3], strict=True):
+        assert room == content(name, size)
+    assert world.namespace.get([key(99)], [rooms[0]]) == [Outcome.MISS]
+    assert world.namespace.get(names[:1], [rooms[0][: 4 * KIB]], offset=64 * KIB) == [Outcome.HIT]
+    assert rooms[0][: 4 * KIB] == content(names[0], size)[64 * KIB :]
+
+
+def test_damage_is_noticed_where_the_block_is_put(make: Make, tmp_path: Path) -> None:
+    world = make(nodes=1, shared=True)
+    memory = Region(2 * 64 * KIB)
+    rooms = [memory.view[: 64 * KIB], memory.view[64 * KIB :]]
+    assert world.namespace.put(NAMES[:2], [content(name, 64 * KIB) for name in NAMES[:2]]) == [
+        Outcome.STORED] * 2
+    with (tmp_path / "0" / "1" / "blocks").open("r+b") as file:
+        at = file.read().index(content(NAMES[0], 64 * KIB))
+        file.seek(at + 1000)
+        file.write(b"flipped")
+    assert world.namespace.get(NAMES[:2], rooms) == [Outcome.DAMAGED, Outcome.HIT]
+    assert rooms[1] == content(NAMES[1], 64 * KIB)
+    assert world.namespace.get(NAMES[:1], rooms[:1]) == [Outcome.MISS]

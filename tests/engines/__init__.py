@@ -1,0 +1,1 @@
+"""The connectors in the engines' own packages, outside the default run: `make test-engines`."""
