@@ -89,8 +89,10 @@ $(ENGINES)/.ready: tests/engines/install.py pyproject.toml
 sim-mutants: setup  ## See that the simulator catches deliberate breaks of the rules
 	@$(BIN)/python -m luciole.tests.sim --mutants
 
-bench: setup  ## Measure a cluster on this machine against the disk, pyfuse3 and libfuse in C
-	@PYTHONSAFEPATH= $(BIN)/python -m benchmarks
+# Peers are measured if their programs are installed (docs/performance.md says which); OPTIONS="-h"
+# tells what can be chosen.
+bench: setup  ## Measure a cluster on this machine beside the disk and other filesystems
+	@$(BIN)/luciole bench --out build/bench $(OPTIONS)
 
 clean:  ## Remove what was built and cached, .venv included; clusters stay
 	@rm -rf $(VENV) .venv-engines build dist src/*.egg-info

@@ -58,7 +58,7 @@ class MemoryOperations(Operations):
             ctime_ns=now))
         return node
 
-    def _hold(self, node: Node) -> int:
+    def _open_node(self, node: Node) -> int:
         number = next(self._numbers)
         self._open[number] = node
         return number
@@ -83,7 +83,7 @@ class MemoryOperations(Operations):
         """Makes a file."""
         node = self._make(meta_pb2.REGULAR, mode)
         self._nodes[parent].names[name] = node.inode.inode_id
-        return self._hold(node), node.inode
+        return self._open_node(node), node.inode
 
     async def unlink(self, credential: common_pb2.Credential, parent: int, name: bytes) -> None:
         """Takes a name away, and the file."""
@@ -94,7 +94,7 @@ class MemoryOperations(Operations):
     ) -> tuple[int, meta_pb2.Inode]:
         """Opens a file."""
         node = self._nodes[inode_id]
-        return self._hold(node), node.inode
+        return self._open_node(node), node.inode
 
     async def read(
         self, handle: int, offset: int, size: int, room: memoryview | None = None

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from luciole.deploy import (
+    bench,
     commands,
     configuration,
     doctor,
@@ -44,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     configuration.add_commands(groups)
     node.add_commands(groups)
     kv.add_commands(groups)
+    bench.add_command(groups)
     serve.add_commands(groups)
     return parser
 

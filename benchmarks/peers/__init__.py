@@ -1,0 +1,1 @@
+"""Filesystems to measure beside: one module each, behind the interface of `side`."""
