@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -43,6 +44,7 @@ class Connections:
     ) -> None:
         self._connect = connect
         self._reach = reach
+        self._guard = threading.Lock()  # of making the caller of a node
         self._callers: dict[tuple[str, int], Caller] = {}
         self._nodes: dict[tuple[str, int], tuple[str, Caller]] = {}
 
@@ -62,12 +64,16 @@ class Connections:
         known = self._nodes.get(address)
         if known is not None and known[0] == local:
             return known[1]
-        old: object = known[1] if known is not None else None
-        if isinstance(old, Closable):
-            old.close()  # it led to a process that is no more
-        made = self._reach(node)
-        self._nodes[address] = local, made
-        return made
+        with self._guard:  # a second one would be used, too, and nobody would close it
+            known = self._nodes.get(address)
+            if known is not None and known[0] == local:
+                return known[1]
+            old: object = known[1] if known is not None else None
+            if isinstance(old, Closable):
+                old.close()  # it led to a process that is no more
+            made = self._reach(node)
+            self._nodes[address] = local, made
+            return made
 
     def sever(self, node: mgmtd_pb2.Node) -> None:
         """Ends every call to a node that is known to be dead.
