@@ -44,7 +44,7 @@ class Connections:
     ) -> None:
         self._connect = connect
         self._reach = reach
-        self._guard = threading.Lock()
+        self._guard = threading.Lock()  # of making the caller of a node
         self._callers: dict[tuple[str, int], Caller] = {}
         self._nodes: dict[tuple[str, int], tuple[str, Caller]] = {}
 
@@ -64,21 +64,16 @@ class Connections:
         known = self._nodes.get(address)
         if known is not None and known[0] == local:
             return known[1]
-        with self._guard:
-            return self._make(node, address, local)
-
-    def _make(self, node: mgmtd_pb2.Node, address: tuple[str, int], local: str) -> Caller:
-        """Under the guard: of two made at once, one would be lost with its connections."""
-        assert self._reach is not None
-        known = self._nodes.get(address)
-        if known is not None and known[0] == local:
-            return known[1]
-        old: object = known[1] if known is not None else None
-        if isinstance(old, Closable):
-            old.close()  # it led to a process that is no more
-        made = self._reach(node)
-        self._nodes[address] = local, made
-        return made
+        with self._guard:  # a second one would be used, too, and nobody would close it
+            known = self._nodes.get(address)
+            if known is not None and known[0] == local:
+                return known[1]
+            old: object = known[1] if known is not None else None
+            if isinstance(old, Closable):
+                old.close()  # it led to a process that is no more
+            made = self._reach(node)
+            self._nodes[address] = local, made
+            return made
 
     def sever(self, node: mgmtd_pb2.Node) -> None:
         """Ends every call to a node that is known to be dead.

@@ -118,6 +118,11 @@ def read(caller: BlockingCaller, room: memoryview, timeout: float = SOON_S) -> N
         timeout=timeout))
 
 
+def store(caller: BlockingCaller, data: memoryview) -> None:
+    """Writes all of `data`."""
+    drive(StorageStub(caller).write(storage_pb2.WriteRequest(), payload=[data]))
+
+
 def sent_over_tcp() -> int:
     """Bytes that this guest's loopback device has carried; queue pairs use another."""
     return int(Path("/sys/class/net/lo/statistics/tx_bytes").read_text())
@@ -189,10 +194,7 @@ def test_a_wrong_key_breaks_only_its_own_connection(
             found._replace(key=found.key ^ 0x5500) if (found := real(self, view)) else None))
         began = time.monotonic()
         with pytest.raises(FsError) as caught:
-            if write:
-                drive(StorageStub(liar).write(storage_pb2.WriteRequest(), payload=[region.view]))
-            else:
-                read(liar, region.view)
+            (store if write else read)(liar, region.view)
     assert caught.value.kind == Kind.CONNECTION_LOST
     assert time.monotonic() - began < SOON_S
     for caller in (honest, liar):
