@@ -32,7 +32,7 @@ STOP_SECONDS = 10.0
 NODE_BYTES = 2 << 30
 CLIENT_BYTES = 64 << 20
 READY = b"ready\n"
-LEASE_MS = 100
+LEASE_MS = 5000  # of a block that was read: a late read of it fails
 
 
 class Mooncake:
