@@ -42,10 +42,12 @@ class Mooncake:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._memory: list[memoryview] = []
 
     def memory(self, count: int, size: int) -> list[memoryview]:
         """See Peer."""
         whole = memoryview(mmap.mmap(-1, count * size))
+        self._memory.append(whole)  # an address is registered once
         self._check([self._client.register_buffer(address_of(whole), len(whole))])
         return [whole[at : at + size] for at in range(0, count * size, size)]
 
