@@ -32,7 +32,7 @@ STOP_SECONDS = 10.0
 NODE_BYTES = 2 << 30
 CLIENT_BYTES = 64 << 20
 READY = b"ready\n"
-LEASE_MS = 100
+LEASE_MS = 5000  # of a block that was read: a late read of it fails
 
 
 class Mooncake:
@@ -42,10 +42,12 @@ class Mooncake:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._memory: list[memoryview] = []
 
     def memory(self, count: int, size: int) -> list[memoryview]:
         """See Peer."""
         whole = memoryview(mmap.mmap(-1, count * size))
+        self._memory.append(whole)  # an address is registered once
         self._check([self._client.register_buffer(address_of(whole), len(whole))])
         return [whole[at : at + size] for at in range(0, count * size, size)]
 

@@ -54,11 +54,13 @@ class Ours:
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
+        self._regions: list[Region] = []
 
     def memory(self, count: int, size: int) -> list[memoryview]:
         """See Peer."""
-        whole = Region(count * size).view
-        return [whole[at : at + size] for at in range(0, count * size, size)]
+        region = Region(count * size)
+        self._regions.append(region)  # volumes reach it for as long as somebody holds it
+        return [region.view[at : at + size] for at in range(0, count * size, size)]
 
     def put(self, keys: Sequence[bytes], values: Sequence[memoryview]) -> None:
         """See Peer."""

@@ -135,7 +135,8 @@ class Store:
         """Memory that volumes on this machine reach in place: its `view` is `size` bytes.
 
         Cut blocks of whole pages (4 KiB) out of it: they come without a copy on their way, whatever
-        lies elsewhere is sent. Any store may use it. Raises FsError NO_SPACE.
+        lies elsewhere is sent. Any store may use it. Hold the region itself, not its view alone:
+        without it the memory is like any other. Raises FsError NO_SPACE.
         """
         return Region(size)
 

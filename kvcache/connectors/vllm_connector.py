@@ -156,6 +156,8 @@ class LucioleConnector(KVConnectorBase_V1):
         if known is None:
             return
         known.blocks = list(blocks) if replace else known.blocks + list(blocks)
+        # Less is computed than was found: some of it did not come, and is saved anew.
+        known.stored = min(known.stored, computed // self._tokens)
         full = (computed + output.num_scheduled_tokens[name]) // self._tokens
         full = min(full, len(known.request.block_hashes), len(known.blocks))
         if full > known.stored:

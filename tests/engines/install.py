@@ -58,7 +58,7 @@ def main() -> int:
     venv.create(target, with_pip=True, clear=True)
     python = target / "bin" / "python"
     uv = str(target / "bin" / "uv")
-    install = [uv, "pip", "install", "--python", str(python)]
+    install = [uv, "pip", "install", "--compile-bytecode", "--python", str(python)]
     steps = [
         ("uv", [str(python), "-m", "pip", "install", "--quiet", "uv"]),
         ("vLLM for CPUs and luciole (about 600 MB to load)",
