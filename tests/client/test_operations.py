@@ -7,8 +7,8 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luciole.client.handles import OpenFlags
 from luciole.client.endings import ENDED_MAX
+from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2, services
