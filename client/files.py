@@ -27,6 +27,7 @@ from luciole.client.handles import Fresh, Handle
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
 from luciole.client.remote.meta import MetaClient
+from luciole.client.remote.packed import PackedReader
 from luciole.client.write_buffer import Spawn, WriteBuffer
 from luciole.errors import FsError, Kind, require
 from luciole.proto import meta_pb2, services
@@ -38,6 +39,9 @@ REPORT_ATTEMPTS = 8
 # of it, within these bounds: so far may each file that grows at once pass the quota.
 QUOTA_STEP_MIN = 1 << 20
 QUOTA_STEP_MAX = 64 << 20
+# Shorter reads are answered from pieces that services keep verified; longer ones carry the
+# checksums of their blocks as they are stored.
+PACKED_BYTES_MAX = 64 * 1024
 COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
 COPY_STEP = 1024 * 1024
 ReportT = TypeVar(
@@ -52,6 +56,7 @@ class OpenFile:
         runtime: Runtime,
         meta: MetaClient,
         chunks: ChunkClient,
+        packed: PackedReader,
         inode: meta_pb2.Inode,
         *,
         write_limit: int,
@@ -62,6 +67,7 @@ class OpenFile:
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
+        self._packed = packed
         self._map = ChunkMap(runtime, chunks)
         self.inode = inode
         self.handles: dict[int, Handle] = {}
@@ -399,8 +405,10 @@ class OpenFile:
         """
         size = await self.readable(offset, size)
         buffer = memoryview(bytearray(size)) if room is None else room[:size]
-        if size:
+        if size >= PACKED_BYTES_MAX:
             await self._chunks.read(self.inode, offset, buffer)
+        elif size:
+            await self._packed.read_one(self.inode, offset, buffer)
         return buffer
 
     async def readable(self, offset: int, size: int) -> int:

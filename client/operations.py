@@ -22,6 +22,7 @@ from luciole.client.listing import DirectoryHandle
 from luciole.client.locks import Locks, Waiting
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.meta import MetaClient
+from luciole.client.remote.packed import PackedReader
 from luciole.client.write_buffer import Spawn
 from luciole.client.xattrs import ExtendedAttributes
 from luciole.errors import FsError, Kind
@@ -41,6 +42,7 @@ class Operations:
         runtime: Runtime,
         meta: MetaClient,
         chunks: ChunkClient,
+        packed: PackedReader,
         *,
         write_limit: int,
         hold_seconds: float,
@@ -51,6 +53,7 @@ class Operations:
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
+        self._packed = packed
         self._write_limit = write_limit
         self._hold_seconds = hold_seconds
         self._spawn = spawn
@@ -240,7 +243,7 @@ class Operations:
             if file is None:
                 before = self._closed.pop(inode.inode_id, None)
                 file = self._files[inode.inode_id] = OpenFile(
-                    self._runtime, self._meta, self._chunks, inode,
+                    self._runtime, self._meta, self._chunks, self._packed, inode,
                     write_limit=self._write_limit, spawn=self._spawn,
                     check_io=self.locks.check_io)
                 if before is not None:

@@ -74,7 +74,7 @@ class Client:
             runtime, connections, self.routing, self.chunks,
             attempt_seconds=config.request_timeout_seconds)
         self.operations = Operations(
-            runtime, self.meta, self.chunks, write_limit=config.write_buffer_bytes,
+            runtime, self.meta, self.chunks, self.packed, write_limit=config.write_buffer_bytes,
             hold_seconds=config.hold_seconds,
             believe_seconds=min(config.attribute_cache_seconds, BELIEVE_S), spawn=spawn)
         self.feed = ChangeFeed(runtime, self.meta, heard=self._heard, lost=self._lost)

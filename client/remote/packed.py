@@ -76,6 +76,12 @@ class PackedReader:
         self._attempt_seconds = attempt_seconds
         self._turn = runtime.entropy.below(1 << 16)
 
+    async def read_one(self, inode: meta_pb2.Inode, offset: int, view: memoryview) -> None:
+        """As `ChunkClient.read`, in fewer steps if the bytes lie in one chunk at rest."""
+        failure = (await self.read([(inode, offset, view)]))[0]
+        if failure is not None:
+            raise failure
+
     async def read(self, wanted: Sequence[Wanted]) -> list[FsError | None]:
         """Fills all buffers; returns each one's failure, or None.
 

@@ -127,6 +127,8 @@ class ThreadRuntime:
 
     async def gather(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         """Runs the first call here and every other on a thread of trio's cache."""
+        if len(calls) == 1:
+            return [await calls[0]()]
         results: list[Any] = [None] * len(calls)
         failures: list[BaseException] = []
         ended = threading.Semaphore(0)

@@ -11,6 +11,7 @@ from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
 from luciole.client.remote.meta import MetaClient
+from luciole.client.remote.packed import PackedReader
 from luciole.client.write_buffer import Spawn
 from luciole.kv.memory import MemoryStore
 from luciole.meta.service import MetaService
@@ -93,6 +94,9 @@ class MemoryCluster:
         """A client with caches and an identity (16 bytes) of its own."""
         meta = MetaClient(self._runtime, self._connections, self._routing, client_id,
                           attempt_seconds=5.0, total_seconds=20.0)
-        return Operations(self._runtime, meta, self._chunk_client(client_id),
+        chunks = self._chunk_client(client_id)
+        packed = PackedReader(
+            self._runtime, self._connections, self._routing, chunks, attempt_seconds=5.0)
+        return Operations(self._runtime, meta, chunks, packed,
                           write_limit=WRITE_LIMIT, hold_seconds=3600.0,
                           believe_seconds=believe_seconds, spawn=spawn)

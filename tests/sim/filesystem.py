@@ -14,6 +14,7 @@ from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
 from luciole.client.remote.manager import RoutingCache
 from luciole.client.remote.meta import MetaClient
+from luciole.client.remote.packed import PackedReader
 from luciole.kv.memory import MemoryStore
 from luciole.meta.gc import Collector
 from luciole.meta.service import MetaService
@@ -76,8 +77,11 @@ class FileSystem:
         def spawn(run: Callable[[], Awaitable[None]]) -> None:
             cluster.network.nursery.start_soon(run)
 
+        chunks = cluster.client(number)
+        packed = PackedReader(
+            cluster.runtime, cluster.connections(-number), cache, chunks, attempt_seconds=1.0)
         return Operations(
-            cluster.runtime, meta, cluster.client(number), write_limit=2 * CHUNK,
+            cluster.runtime, meta, chunks, packed, write_limit=2 * CHUNK,
             hold_seconds=10.0, spawn=spawn if self.background else None)
 
     async def sleep(self, seconds: float) -> None:
