@@ -36,6 +36,9 @@ from luciole.tests.conformance.engine_model import (
 )
 from luciole.tests.storage.cuts import FileImage, Recorder
 
+# Two minutes on one core: `make test` runs them, `make check` does not.
+pytestmark = pytest.mark.slow
+
 A, B, C, D, E = (chunk_name(number) for number in range(1, 6))
 CHUNKS = [A, B, C, D, E]
 CLIENT = b"c" * 16
