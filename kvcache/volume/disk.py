@@ -18,7 +18,7 @@ from luciole.errors import FsError, Kind
 from luciole.kvcache.core.slots import SLAB_BYTES
 from luciole.kvcache.volume import headers
 from luciole.storage.engine.blocks import disk_error
-from luciole.storage.engine.calls import FileCalls
+from luciole.storage.engine.calls import FileCalls, read_all, write_all
 
 LINUX = FileCalls()
 
@@ -102,25 +102,16 @@ class VolumeDisk:
 
     def read(self, position: int, views: Sequence[memoryview]) -> bool:
         """Fills `views`; False if the file ends before. Raises FsError DISK_FAILED."""
-        wanted = sum(map(len, views))
         try:
-            done = self._calls.read(self._blocks, views, position)
-            while done < wanted:
-                step = self._calls.read(self._blocks, _rest(views, done), position + done)
-                if step == 0:
-                    return False
-                done += step
+            count = read_all(self._calls, self._blocks, views, position)
         except OSError as failure:
             raise disk_error(failure, self.path / "blocks") from failure
-        return True
+        return count == sum(map(len, views))
 
     def write(self, position: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end. Raises FsError NO_SPACE or DISK_FAILED."""
-        wanted = sum(map(len, views))
-        done = 0
         try:
-            while done < wanted:
-                done += self._calls.write(self._blocks, _rest(views, done), position + done)
+            write_all(self._calls, self._blocks, views, position)
         except OSError as failure:
             raise disk_error(failure, self.path / "blocks") from failure
 
@@ -165,12 +156,3 @@ class VolumeDisk:
     def close(self) -> None:
         """Gives up its files."""
         self._resources.close()
-
-
-def _rest(views: Sequence[memoryview], done: int) -> list[memoryview]:
-    left = []
-    for view in views:
-        if done < len(view):
-            left.append(view[done:])
-        done = max(0, done - len(view))
-    return left

@@ -23,12 +23,11 @@ from pathlib import Path
 
 from luciole.errors import FsError, Kind
 from luciole.storage.engine.blockmath import SIZE_CLASSES, class_bytes
-from luciole.storage.engine.calls import FileCalls
+from luciole.storage.engine.calls import FileCalls, read_all, write_all
 from luciole.storage.engine.records import Block
 
 FILE_BYTES = 64 * 1024 * 1024 * 1024
 STEP_BYTES = 8 * 1024 * 1024
-_VIEWS_MAX = 1024  # IOV_MAX of Linux
 
 FileKey = tuple[int, int]  # size class, file number
 
@@ -116,30 +115,17 @@ class BlockFiles:
 
     def read(self, block: Block, offset: int, views: Sequence[memoryview]) -> int:
         """Fills `views` from `offset` of the block. Returns bytes read: fewer only at file end."""
-        total = sum(map(len, views))
         try:
             descriptor, position = self.locate(block)
-            position += offset
-            count = self._calls.read(descriptor, views, position)
-            while count < total:
-                step = self._calls.read(descriptor, _rest(views, count), position + count)
-                if step == 0:
-                    break
-                count += step
+            return read_all(self._calls, descriptor, views, position + offset)
         except OSError as failure:
             raise disk_error(failure, self.where(block)) from failure
-        return count
 
     def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end at `offset` of the block."""
-        total = sum(map(len, views))
         try:
             descriptor, position = self.locate(block)
-            position += offset
-            count = 0
-            while count < total:
-                rest = _rest(views, count)[:_VIEWS_MAX]
-                count += self._calls.write(descriptor, rest, position + count)
+            write_all(self._calls, descriptor, views, position + offset)
         except OSError as failure:
             raise disk_error(failure, self.where(block)) from failure
         # Marked after the write: whoever takes the mark and flushes covers these bytes.
@@ -212,13 +198,3 @@ class BlockFiles:
                 self._descriptors[key] = self._calls.open(self._path(key))
                 self._calls.sync_directory(self._directory)
             return self._descriptors[key]
-
-
-def _rest(views: Sequence[memoryview], done: int) -> list[memoryview]:
-    """What is left of `views` after their first `done` bytes."""
-    left = []
-    for view in views:
-        if done < len(view):
-            left.append(view[done:])
-        done = max(0, done - len(view))
-    return left

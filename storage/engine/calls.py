@@ -18,6 +18,7 @@ from pathlib import Path
 _PUNCH_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, linux/falloc.h
 _NO_COPY_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _COPY_BUFFER_BYTES = 1024 * 1024
+_VIEWS_MAX = 1024  # IOV_MAX of Linux
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
@@ -70,3 +71,37 @@ class FileCalls:
     def sync(self, descriptor: int) -> None:
         """Makes what was written to a file durable."""
         os.fdatasync(descriptor)
+
+
+def read_all(
+    calls: FileCalls, descriptor: int, views: Sequence[memoryview], position: int
+) -> int:
+    """Fills `views` end to end from `position`. Returns the bytes read, fewer only at file end."""
+    total = sum(map(len, views))
+    count = calls.read(descriptor, views[:_VIEWS_MAX], position)
+    while count < total:
+        step = calls.read(descriptor, _rest(views, count), position + count)
+        if step == 0:
+            break
+        count += step
+    return count
+
+
+def write_all(
+    calls: FileCalls, descriptor: int, views: Sequence[memoryview], position: int
+) -> None:
+    """Writes `views` end to end from `position` on."""
+    total = sum(map(len, views))
+    count = 0
+    while count < total:
+        count += calls.write(descriptor, _rest(views, count), position + count)
+
+
+def _rest(views: Sequence[memoryview], done: int) -> list[memoryview]:
+    """What is left of `views` after their first `done` bytes, as far as one call takes it."""
+    left = []
+    for view in views:
+        if done < len(view):
+            left.append(view[done:])
+        done = max(0, done - len(view))
+    return left[:_VIEWS_MAX]
