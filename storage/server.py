@@ -20,6 +20,7 @@ from luciole.routing import RoutingTable
 from luciole.rpc.dispatch import Services
 from luciole.rpc.serving import serving
 from luciole.runtime import ThreadRuntime
+from luciole.storage.engine.calls import FileCalls
 from luciole.storage.engine.file import FileEngine
 from luciole.storage.fencing import LateFence
 from luciole.storage.neighbours import Neighbours
@@ -126,7 +127,8 @@ def _open_targets(config: StorageConfig, resources: ExitStack) -> list[Target]:
             engine = FileEngine.open(
                 root / "targets" / str(identity), cluster_id=config.cluster_id,
                 target_id=identity, create=True, durability=config.durability,
-                reserve=config.reserve_bytes, boot_id=boot_id())
+                reserve=config.reserve_bytes, boot_id=boot_id(),
+                calls=FileCalls(config.direct_write_bytes))
             resources.callback(engine.close)
             found.append(Target(identity, disk, engine, device=device))
     return found

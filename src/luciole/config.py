@@ -83,6 +83,8 @@ class StorageConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_o
     targets_per_disk: Annotated[int, Meta(ge=1, le=256)] = 4
     durability: Literal["process", "power"] = "process"
     sync_seconds: Seconds = 5.0  # with "process": how long an acknowledged byte may stay unflushed
+    # Writes of at least so many bytes go past the page cache; 0: none do.
+    direct_write_bytes: Annotated[int, Meta(ge=0)] = 256 * KiB
     heartbeat_seconds: Seconds = 0.5
     reserve_bytes: Annotated[int, Meta(ge=0)] = 256 * MiB  # of the disk, never filled with chunks
     resync_interval_seconds: Seconds = 0.5

@@ -24,6 +24,7 @@ from pathlib import Path
 from luciole.errors import FsError, Kind
 from luciole.storage.engine.blockmath import SIZE_CLASSES, class_bytes
 from luciole.storage.engine.calls import FileCalls, read_all, write_all
+from luciole.storage.engine.direct import DirectWriter
 from luciole.storage.engine.records import Block
 
 FILE_BYTES = 64 * 1024 * 1024 * 1024
@@ -52,6 +53,7 @@ class BlockFiles:
     def __init__(self, directory: Path, calls: FileCalls) -> None:
         self._directory = directory
         self._calls = calls
+        self._direct = DirectWriter(calls)
         self._descriptors: dict[FileKey, int] = {}
         self._dirty: set[FileKey] = set()
         self._prepared = [0] * SIZE_CLASSES  # blocks below are allocated or were once
@@ -125,7 +127,9 @@ class BlockFiles:
         """Writes `views` end to end at `offset` of the block."""
         try:
             descriptor, position = self.locate(block)
-            write_all(self._calls, descriptor, views, position + offset)
+            position += offset
+            done = self._direct.write(self._path(self._key(block)), views, position)
+            write_all(self._calls, descriptor, views, position, done)
         except OSError as failure:
             raise disk_error(failure, self.where(block)) from failure
         # Marked after the write: whoever takes the mark and flushes covers these bytes.
@@ -182,8 +186,9 @@ class BlockFiles:
 
     def close(self) -> None:
         """Closes all files."""
+        self._direct.close()
         for descriptor in self._descriptors.values():
-            os.close(descriptor)
+            self._calls.close(descriptor)
         self._descriptors.clear()
 
     def _key(self, block: Block) -> FileKey:

@@ -18,13 +18,21 @@ from pathlib import Path
 _PUNCH_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, linux/falloc.h
 _NO_COPY_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _COPY_BUFFER_BYTES = 1024 * 1024
+DIRECT_FROM_BYTES = 256 * 1024
 _VIEWS_MAX = 1024  # IOV_MAX of Linux
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class FileCalls:
-    """The calls of Linux. Offsets and counts are in bytes."""
+    """The calls of Linux. Offsets and counts are in bytes.
+
+    Args:
+        direct_from: writes of at least so many bytes go past the page cache; 0: none do.
+    """
+
+    def __init__(self, direct_from: int = DIRECT_FROM_BYTES) -> None:
+        self.direct_from = direct_from
 
     def make_directory(self, path: Path) -> None:
         """Makes a directory and its parents unless it is there."""
@@ -41,6 +49,14 @@ class FileCalls:
     def open(self, path: Path) -> int:
         """Opens a file for reading and writing; makes an empty one if there is none."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def open_direct(self, path: Path) -> int:
+        """Opens a file that exists for writing past the page cache."""
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+
+    def close(self, descriptor: int) -> None:
+        """Closes a file."""
+        os.close(descriptor)
 
     def read(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
         """Fills `views`. Returns bytes read, 0 at the end."""
@@ -88,11 +104,14 @@ def read_all(
 
 
 def write_all(
-    calls: FileCalls, descriptor: int, views: Sequence[memoryview], position: int
+    calls: FileCalls,
+    descriptor: int,
+    views: Sequence[memoryview],
+    position: int,
+    count: int = 0,
 ) -> None:
-    """Writes `views` end to end from `position` on."""
+    """Writes `views` end to end from `position` on; the first `count` bytes are there already."""
     total = sum(map(len, views))
-    count = 0
     while count < total:
         count += calls.write(descriptor, _rest(views, count), position + count)
 

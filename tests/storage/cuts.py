@@ -91,15 +91,21 @@ class Recorder(FileCalls):
     Args:
         root: the target's directory.
         at_point: called with the point's label before the call takes place.
+        direct_from: as for FileCalls.
     """
 
-    def __init__(self, root: Path, at_point: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: Path, at_point: Callable[[str], None], direct_from: int = 0
+    ) -> None:
+        super().__init__(direct_from)
+        self.directly = 0  # files that were opened to be written past the page cache
         self.root = root
         self.at_point = at_point
         self.files: dict[Path, FileImage] = {}
         self.unsynced_entries: set[Path] = set()
         self.log_sizes: dict[str, int] = {}  # of RocksDB's logs, as synced
         self._descriptors: dict[int, Path] = {}
+        self._readable: dict[Path, int] = {}
 
     def begin_from(self, files: dict[Path, FileImage]) -> None:
         """The disk holds these files already."""
@@ -162,6 +168,14 @@ class Recorder(FileCalls):
             self.files[path] = FileImage()
         descriptor = super().open(path)
         self._descriptors[descriptor] = path
+        self._readable[path] = descriptor
+        return descriptor
+
+    def open_direct(self, path: Path) -> int:
+        """See FileCalls."""
+        descriptor = super().open_direct(path)
+        self.directly += 1
+        self._descriptors[descriptor] = path
         return descriptor
 
     def write(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
@@ -202,9 +216,10 @@ class Recorder(FileCalls):
         self.files[self._descriptors[descriptor]].sync()
 
     def _written(self, descriptor: int, position: int, count: int) -> None:
-        image = self.files[self._descriptors[descriptor]]
+        path = self._descriptors[descriptor]
+        image = self.files[path]
         begin, end = position // SECTOR, -(-(position + count) // SECTOR)
-        content = os.pread(descriptor, (end - begin) * SECTOR, begin * SECTOR)
+        content = os.pread(self._readable[path], (end - begin) * SECTOR, begin * SECTOR)
         image.size = max(image.size, position + count)
         for sector in range(begin, end):
             start = (sector - begin) * SECTOR

@@ -155,7 +155,8 @@ class CutTest:
     """One script, with a cut at each of its points."""
 
     def __init__(
-        self, path: Path, durability: Durability, *, cuts: int = 1, again: int = 0
+        self, path: Path, durability: Durability, *, cuts: int = 1, again: int = 0,
+        direct_from: int = 0,
     ) -> None:
         self.path = path
         self.durability: Durability = durability
@@ -165,7 +166,7 @@ class CutTest:
         self.points: list[tuple[str, str]] = []
         self.after_power = Promise()
         self.after_kill = Promise()
-        self.recorder = Recorder(path / "target", self.at_point)
+        self.recorder = Recorder(path / "target", self.at_point, direct_from)
         self.number = 0
 
     def run(self) -> None:
@@ -224,7 +225,7 @@ class CutTest:
                 self.recover(second, left, promise, f"{told}, and before {label}", again=False)
                 shutil.rmtree(second)
 
-        recorder = Recorder(place, at_point)
+        recorder = Recorder(place, at_point, self.recorder.direct_from)
         recorder.begin_from(images)
         try:
             engine = self.open(recorder, "second" if cut_power else "first")
@@ -348,6 +349,13 @@ def test_a_cut_at_every_point_loses_nothing_promised(
     test.run()
     assert visited(test.points) == points_of(durability)
     assert len(test.points) == {"power": 159, "process": 94}[durability]
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_a_cut_at_every_point_of_direct_writes(tmp_path: Path, durability: Durability) -> None:
+    test = CutTest(tmp_path, durability, direct_from=1)
+    test.run()
+    assert test.recorder.directly > 0
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ simulator) the simulated network. What every binding keeps:
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 
 from luciole.errors import FsError, Kind
@@ -29,6 +30,11 @@ ARENA_BYTES_MIN = 64 * 1024
 ARENA_BYTES_MAX = 16 * 1024 * 1024
 TIMEOUT_DEFAULT_S = 10.0
 TIMEOUT_MAX_S = 600.0
+
+
+def pages(size: int) -> memoryview:
+    """Fresh memory of `size` bytes, more than none, that begins at a page, as disks want it."""
+    return memoryview(mmap.mmap(-1, size))
 
 
 class Arena:
@@ -52,7 +58,7 @@ class Arena:
 
     def make(self, size: int) -> memoryview:
         """Fresh memory of at least `size` bytes, of the kind that the transport wants."""
-        return memoryview(bytearray(size))
+        return pages(size)
 
     def reset(self, keep: int = ARENA_BYTES_MAX) -> None:
         """The reply has left. Memory of more than `keep` bytes is given back."""

@@ -8,6 +8,7 @@ fault of the peer, and reading ahead costs nothing: a small frame takes one syst
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
 from luciole.rpc import frame
 from luciole.rpc.frame import HEADER_BYTES, Header
+from luciole.rpc.interface import pages
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 T = TypeVar("T")
@@ -24,6 +26,7 @@ Reader = Generator[list[memoryview], int, T]
 
 SMALL_BYTES = 16 * 1024
 STEP_BYTES = 1024 * 1024
+ALIGN_BYTES = 64 * 1024  # payloads of this size begin a page: a disk may take them from there
 KEEP_BYTES = 16 * 1024 * 1024
 BUFFERS_PER_CALL = 1024  # IOV_MAX of Linux
 
@@ -31,21 +34,40 @@ BUFFERS_PER_CALL = 1024  # IOV_MAX of Linux
 class Inbox:
     """The receive buffer of one connection: grows as bytes arrive, not as they are announced."""
 
-    __slots__ = ("view",)
+    __slots__ = ("_lead", "_memory", "view")
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(SMALL_BYTES))
+        self._memory = self.view = pages(SMALL_BYTES)
+        self._lead = 0  # bytes before the view
+
+    @property
+    def head(self) -> memoryview:
+        """Where a frame's first bytes go: few enough to be moved."""
+        return self.view[:SMALL_BYTES]
+
+    def align(self, at: int, filled: int) -> None:
+        """Moves the `filled` bytes that came so that byte `at` of the frame begins a page."""
+        lead = -at % mmap.PAGESIZE
+        if lead != self._lead:
+            came = bytes(self.view[:filled])
+            self._lead = lead
+            if lead + filled > len(self._memory):
+                self._memory = pages(lead + filled)
+            self.view = self._memory[lead:]
+            self.view[:filled] = came
 
     def grow(self, filled: int, wanted: int) -> None:
         """Makes room beyond `filled` bytes, of `wanted`: a peer costs twice what it has sent."""
-        larger = memoryview(bytearray(min(wanted, max(2 * filled, STEP_BYTES))))
+        self._memory = pages(self._lead + min(wanted, max(2 * filled, STEP_BYTES)))
+        larger = self._memory[self._lead :]
         larger[:filled] = self.view[:filled]
         self.view = larger
 
     def shrink(self, keep: int = KEEP_BYTES) -> None:
         """Gives a buffer larger than `keep` back."""
         if len(self.view) > keep:
-            self.view = memoryview(bytearray(SMALL_BYTES))
+            self._memory = self.view = pages(SMALL_BYTES)
+            self._lead = 0
 
 
 class Frame(NamedTuple):
@@ -61,7 +83,7 @@ def read_frame(inbox: Inbox) -> Reader[Frame | None]:
 
     Raises FsError CORRUPT_FRAME, CONNECTION_LOST or (newer protocol) UNIMPLEMENTED.
     """
-    filled = yield [inbox.view]
+    filled = yield [inbox.head]
     if filled == 0:
         return None
     if filled < HEADER_BYTES:
@@ -69,6 +91,8 @@ def read_frame(inbox: Inbox) -> Reader[Frame | None]:
     header = frame.parse_header(inbox.view)
     end = HEADER_BYTES + header.message_length
     total = end + header.payload_length
+    if header.payload_length >= ALIGN_BYTES:
+        inbox.align(end, filled)
     if filled < total:
         filled = yield from _fill(inbox, filled, total)
     if filled > total:

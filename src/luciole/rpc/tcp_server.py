@@ -291,7 +291,7 @@ class _Connection:
                 if self._rdma is not None:
                     self._rdma.flush(time.monotonic() + self._server.frame_s)
                     self._rdma.arena.reset(keep=0)
-                wanted[0] = self._inbox.view
+                wanted[0] = self._inbox.head
 
     def _answer(self, request: stream.Frame, began: float) -> list[Buffer]:
         header = request.header
