@@ -24,13 +24,11 @@ from pathlib import Path
 from luciole.errors import FsError, Kind
 from luciole.storage.engine.blockmath import SIZE_CLASSES, class_bytes
 from luciole.storage.engine.calls import FileCalls, read_all, write_all
-from luciole.storage.engine.direct import DirectWriter
+from luciole.storage.engine.direct import DirectFiles, FileKey
 from luciole.storage.engine.records import Block
 
 FILE_BYTES = 64 * 1024 * 1024 * 1024
 STEP_BYTES = 8 * 1024 * 1024
-
-FileKey = tuple[int, int]  # size class, file number
 
 
 def disk_error(failure: OSError, path: Path | str) -> FsError:
@@ -53,7 +51,7 @@ class BlockFiles:
     def __init__(self, directory: Path, calls: FileCalls) -> None:
         self._directory = directory
         self._calls = calls
-        self._direct = DirectWriter(calls)
+        self._direct = DirectFiles(calls, self._path)
         self._descriptors: dict[FileKey, int] = {}
         self._dirty: set[FileKey] = set()
         self._prepared = [0] * SIZE_CLASSES  # blocks below are allocated or were once
@@ -119,7 +117,9 @@ class BlockFiles:
         """Fills `views` from `offset` of the block. Returns bytes read: fewer only at file end."""
         try:
             descriptor, position = self.locate(block)
-            return read_all(self._calls, descriptor, views, position + offset)
+            position += offset
+            done = self._direct.read(self._key(block), descriptor, views, position)
+            return read_all(self._calls, descriptor, views, position, done)
         except OSError as failure:
             raise disk_error(failure, self.where(block)) from failure
 
@@ -128,7 +128,7 @@ class BlockFiles:
         try:
             descriptor, position = self.locate(block)
             position += offset
-            done = self._direct.write(self._path(self._key(block)), views, position)
+            done = self._direct.write(self._key(block), views, position)
             write_all(self._calls, descriptor, views, position, done)
         except OSError as failure:
             raise disk_error(failure, self.where(block)) from failure

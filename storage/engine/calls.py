@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +23,28 @@ DIRECT_FROM_BYTES = 256 * 1024
 _VIEWS_MAX = 1024  # IOV_MAX of Linux
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.syscall.argtypes = [
+    ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
+_CACHESTAT = 451  # on every architecture
+
+
+class _Range(ctypes.Structure):
+    """`struct cachestat_range`, linux/mman.h."""
+
+    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+class _Cached(ctypes.Structure):
+    """`struct cachestat`: pages that are there, dirty, being written, evicted, lately evicted."""
+
+    _fields_ = (("pages", ctypes.c_uint64), ("others", ctypes.c_uint64 * 4))
 
 
 class FileCalls:
     """The calls of Linux. Offsets and counts are in bytes.
 
     Args:
-        direct_from: writes of at least so many bytes go past the page cache; 0: none do.
+        direct_from: reads and writes of at least so many bytes may go past the page cache; 0: none.
     """
 
     def __init__(self, direct_from: int = DIRECT_FROM_BYTES) -> None:
@@ -51,8 +67,8 @@ class FileCalls:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def open_direct(self, path: Path) -> int:
-        """Opens a file that exists for writing past the page cache."""
-        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+        """Opens a file that exists for reading and writing past the page cache."""
+        return os.open(path, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
 
     def close(self, descriptor: int) -> None:
         """Closes a file."""
@@ -61,6 +77,12 @@ class FileCalls:
     def read(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
         """Fills `views`. Returns bytes read, 0 at the end."""
         return os.preadv(descriptor, views, position)
+
+    def cached(self, descriptor: int, position: int, count: int) -> int:
+        """How many of these bytes are in the page cache: cachestat(2); 0 before Linux 6.5."""
+        asked, found = _Range(position, count), _Cached()
+        done = _libc.syscall(_CACHESTAT, descriptor, ctypes.byref(asked), ctypes.byref(found), 0)
+        return 0 if done else min(count, int(found.pages) * mmap.PAGESIZE)
 
     def write(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
         """Writes `views`. Returns bytes written, perhaps fewer."""
@@ -90,11 +112,19 @@ class FileCalls:
 
 
 def read_all(
-    calls: FileCalls, descriptor: int, views: Sequence[memoryview], position: int
+    calls: FileCalls,
+    descriptor: int,
+    views: Sequence[memoryview],
+    position: int,
+    count: int = 0,
 ) -> int:
-    """Fills `views` end to end from `position`. Returns the bytes read, fewer only at file end."""
+    """Fills `views` end to end from `position`; the first `count` bytes are there already.
+
+    Returns the bytes that are there in the end, fewer only at the file's end.
+    """
     total = sum(map(len, views))
-    count = calls.read(descriptor, views[:_VIEWS_MAX], position)
+    if not count:
+        count = calls.read(descriptor, views[:_VIEWS_MAX], position)
     while count < total:
         step = calls.read(descriptor, _rest(views, count), position + count)
         if step == 0:
