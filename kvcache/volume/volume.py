@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from itertools import takewhile
+from operator import attrgetter
 from typing import NamedTuple, cast
 
 from luciole.checksum import block_checksums
@@ -187,6 +189,29 @@ class Volume:
                 space.counts.bytes_read += entry.length
                 space.touch(entry)
         return found
+
+    def describe(self, namespace_id: int, keys: Sequence[bytes]) -> list[Entry[Slot] | None]:
+        """The entries of keys. It is no use of them, and not counted."""
+        space = self.space(namespace_id)
+        now = self._clock.wall_ns()
+        return [space.find(key, now) for key in keys]
+
+    def page(
+        self, namespace_id: int, prefix: bytes, after: bytes, limit: int
+    ) -> tuple[list[Entry[Slot]], bool]:
+        """Blocks whose keys begin with `prefix` and are greater than `after`, in order of the keys.
+
+        Returns `limit` of them at most, and whether there are more. Each page looks at all blocks
+        of the namespace (60 ms for a million): an order that is kept would cost every put memory.
+        """
+        space = self.space(namespace_id)
+        now = self._clock.wall_ns()
+        # The copy is atomic, so that the lock need not be held for all of it.
+        wanted = [entry for entry in list(space.index.values())
+                  if entry.key > after and entry.key.startswith(prefix)
+                  and not space.is_expired(entry, now)]
+        first = nsmallest(limit + 1, wanted, key=attrgetter("key"))
+        return first[:limit], len(first) > limit
 
     # Storing.
 
