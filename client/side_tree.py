@@ -9,8 +9,8 @@ else is asked of an open file of it is NOT_SUPPORTED (locks, copies between stor
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from luciole.client.files import OpenFile
 from luciole.client.handles import Handle, OpenFlags
@@ -33,7 +33,7 @@ ROOT_ID = 1
 PAGE_MIN = 1024  # half of what a listing keeps
 
 # Fills memory with the bytes of a file from an offset on. Raises FsError.
-Read = Callable[[int, memoryview], Awaitable[None]]
+Read = Callable[[int, memoryview], Coroutine[Any, Any, None]]
 
 
 class Tree(Protocol):
