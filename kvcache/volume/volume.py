@@ -202,13 +202,13 @@ class Volume:
         """Blocks whose keys begin with `prefix` and are greater than `after`, in order of the keys.
 
         Returns `limit` of them at most, and whether there are more. Each page looks at all blocks
-        of the namespace (60 ms for a million): an order that is kept would cost every put memory.
+        of the namespace (0.1 s for a million): an order that is kept would cost every put memory.
         """
         space = self.space(namespace_id)
         now = self._clock.wall_ns()
         # The copy is atomic, so that the lock need not be held for all of it.
         wanted = [entry for entry in list(space.index.values())
-                  if entry.key > after and entry.key.startswith(prefix)
+                  if entry.key.startswith(prefix) and entry.key > after
                   and not space.is_expired(entry, now)]
         first = nsmallest(limit + 1, wanted, key=attrgetter("key"))
         return first[:limit], len(first) > limit
