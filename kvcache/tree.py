@@ -108,8 +108,9 @@ class BlockTree:
     # What things look like.
 
     def _directory(self, number: int, parent: int) -> meta_pb2.Inode:
+        # One link says that subdirectories are not counted.
         return meta_pb2.Inode(
-            inode_id=number, type=meta_pb2.DIRECTORY, mode=DIRECTORY_MODE, nlink=2, parent=parent,
+            inode_id=number, type=meta_pb2.DIRECTORY, mode=DIRECTORY_MODE, nlink=1, parent=parent,
             uid=os.geteuid(), gid=os.getegid(), atime_ns=self._began_ns, mtime_ns=self._began_ns,
             ctime_ns=self._began_ns, btime_ns=self._began_ns)
 
