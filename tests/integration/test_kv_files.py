@@ -131,7 +131,7 @@ def test_nothing_can_be_changed(root: Path) -> None:
 def test_blocks_that_come_are_seen_and_those_that_go_are_stale(
     root: Path, namespace: Namespace
 ) -> None:
-    late = key(1000 + BINDINGS.index("direct"))
+    late = key(1000)
     file = file_of(root, late)
     assert refusal(file.stat) == errno.ENOENT
     namespace.put([late], [content(late, SIZE)])
