@@ -97,7 +97,8 @@ class BlockTree:
     def _place(self, number: int) -> tuple[mgmtd_pb2.KvNamespace, bytes]:
         """Of a namespace's directories: the namespace, and the first byte of the keys if any."""
         namespace_id, slot = divmod(number - FIRST - _SPACES, 1 << _SHIFT)
-        return self._record(namespace_id), bytes([slot - _BYTES]) if slot else b""
+        first = bytes([slot - _BYTES]) if _BYTES <= slot < 2 * _BYTES else b""
+        return self._record(namespace_id), first
 
     def _record(self, namespace_id: int) -> mgmtd_pb2.KvNamespace:
         for record in self._routing.current().kv_namespaces():
