@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from luciole.client.operations import Operations
@@ -19,6 +20,7 @@ from luciole.client.remote.feed import ChangeFeed
 from luciole.client.remote.manager import Manager, RoutingCache
 from luciole.client.remote.meta import MetaClient
 from luciole.client.remote.packed import PackedReader
+from luciole.client.side_tree import MakeTree, OperationsWithTree
 from luciole.client.write_buffer import Spawn
 from luciole.config import ClientConfig
 from luciole.errors import FsError
@@ -44,7 +46,7 @@ class Caches(Protocol):
 
 
 class Client:
-    """A client with an identity of its own."""
+    """A client with an identity of its own. `tree` makes what stands beside the namespace."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Client:
         kind: str,
         mount_point: str = "",
         spawn: Spawn | None = None,
+        tree: MakeTree | None = None,
     ) -> None:
         self.config = config
         self._runtime = runtime
@@ -73,7 +76,9 @@ class Client:
         self.packed = PackedReader(
             runtime, connections, self.routing, self.chunks,
             attempt_seconds=config.request_timeout_seconds)
-        self.operations = Operations(
+        make: Callable[..., Operations] = Operations if tree is None else partial(
+            OperationsWithTree, tree=tree(runtime, connections, self.routing))
+        self.operations = make(
             runtime, self.meta, self.chunks, self.packed, write_limit=config.write_buffer_bytes,
             hold_seconds=config.hold_seconds,
             believe_seconds=min(config.attribute_cache_seconds, BELIEVE_S), spawn=spawn)

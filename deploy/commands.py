@@ -16,6 +16,7 @@ from luciole.deploy.cluster_directory import ClusterDirectory
 from luciole.deploy.connect import DEFAULT_DIRECTORY, add_cluster_options
 from luciole.deploy.local_cluster import Shape
 from luciole.deploy.output import answers, notes, print_json, progress
+from luciole.kvcache.tree import BlockTree
 from luciole.log import configure
 
 Commands = argparse._SubParsersAction
@@ -223,7 +224,7 @@ def _serve_mount(
         assert record is not None
         processes.write_record(own, record)
     try:
-        serve_mount(config, place, allow_other=os.geteuid() == 0)
+        serve_mount(config, place, allow_other=os.geteuid() == 0, tree=BlockTree)
     finally:
         if own is not None:
             own.unlink(missing_ok=True)

@@ -52,8 +52,9 @@ def transfer_config(args: argparse.Namespace) -> dict[str, object]:
 def generate(args: argparse.Namespace, model: str) -> dict[str, object]:
     """Runs one prompt through a fresh engine."""
     tiny = not args.model
-    if tiny:  # one process, and little memory
-        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    if tiny:  # one process unless the environment says otherwise, and little memory
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     from vllm import LLM, SamplingParams  # noqa: PLC0415  # it takes half a minute
     from vllm.config import KVTransferConfig  # noqa: PLC0415
 
@@ -66,10 +67,16 @@ def generate(args: argparse.Namespace, model: str) -> dict[str, object]:
             "distributed_executor_backend": "uni"} if tiny else {}))
     words = random.Random(args.seed)
     prompt = [words.randrange(3, 2000) for _ in range(args.tokens)]
-    [output] = engine.generate(
-        {"prompt_token_ids": prompt},
-        SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, detokenize=not tiny),
-        use_tqdm=False)
+    try:
+        [output] = engine.generate(
+            {"prompt_token_ids": prompt},
+            SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, detokenize=not tiny),
+            use_tqdm=False)
+    finally:
+        # Left to the interpreter's exit, vLLM ends its processes there by a finalizer. If anything
+        # made a finalizer before multiprocessing was imported (our temporary folder did),
+        # multiprocessing's own exit comes first, and waits for those processes for ever.
+        engine.llm_engine.engine_core.shutdown()
     return {"prompt_tokens": len(prompt), "cached_tokens": output.num_cached_tokens,
             "generated": list(output.outputs[0].token_ids)}
 

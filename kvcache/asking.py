@@ -107,6 +107,15 @@ class Volumes:
             await self.runtime.gather([
                 _bound(part, node_id, indices) for node_id, indices in by_node.items()])
 
+    async def ask_all(self, namespace_id: int, deadline: Deadline, ask: Ask) -> None:
+        """Asks every volume, about no key in particular. Those that fail say nothing."""
+
+        async def part(node_id: int, indices: list[int]) -> None:
+            await self._part(node_id, namespace_id, indices, deadline, ask)
+
+        await self.runtime.gather([
+            _bound(part, node_id, []) for node_id in self.placement().capacities])
+
     async def _part(
         self, node_id: int, namespace_id: int, indices: list[int], deadline: Deadline, ask: Ask
     ) -> Outcome | None:

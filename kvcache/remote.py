@@ -47,6 +47,21 @@ class VolumeCalls:
             timeout=self._remaining())
         return _of_length(reply.statuses, len(keys))
 
+    async def describe(self, key: bytes) -> kvcache_pb2.KvBlock | None:
+        """A block's size and time, if it is there. It is no use of it. Raises FsError."""
+        reply = await self._stub.exists(
+            kvcache_pb2.KvExistsRequest(
+                namespace_id=self._namespace_id, key_size=len(key), keys=key, details=True),
+            timeout=self._remaining())
+        return next((block for block in reply.blocks if block.key == key), None)
+
+    async def list_blocks(self, prefix: bytes, after: bytes, limit: int) -> kvcache_pb2.KvListReply:
+        """Blocks in order of their keys, at most `limit`. Raises FsError."""
+        return await self._stub.list_blocks(
+            kvcache_pb2.KvListRequest(
+                namespace_id=self._namespace_id, prefix=prefix, after=after, limit=limit),
+            timeout=self._remaining())
+
     async def match(
         self, keys: Sequence[bytes], lease_id: int, lease_seconds: float
     ) -> tuple[int, int]:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from luciole.proto import common_pb2 as luciole_dot_proto_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bluciole/proto/kvcache.proto\x12\x07luciole\x1a\x1aluciole/proto/common.proto\"V\n\x0fKvExistsRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\r\n\x05touch\x18\x04 \x01(\x08\"!\n\rKvExistsReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\"j\n\x0eKvMatchRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x10\n\x08lease_id\x18\x04 \x01(\x04\x12\x10\n\x08lease_ms\x18\x05 \x01(\r\",\n\x0cKvMatchReply\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"4\n\x0eKvLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x10\n\x08lease_ms\x18\x02 \x01(\r\"\x1d\n\x0cKvLeaseReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"d\n\x0cKvGetRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0e\n\x06length\x18\x05 \x01(\r\"P\n\nKvGetReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\x12\x0f\n\x07lengths\x18\x02 \x01(\x0c\x12\x11\n\tchecksums\x18\x03 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"v\n\x0cKvPutRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x0f\n\x07lengths\x18\x04 \x01(\x0c\x12\x11\n\tchecksums\x18\x05 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"\x1e\n\nKvPutReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\"G\n\x0fKvDeleteRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\"!\n\rKvDeleteReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\":\n\x0eKvEvictRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x12\n\nkeep_bytes\x18\x02 \x01(\x04\"-\n\x0cKvEvictReply\x12\x0e\n\x06\x62locks\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\x93\x02\n\x10KvNamespaceStats\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x04\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blimit_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04hits\x18\x05 \x01(\x04\x12\x0e\n\x06misses\x18\x06 \x01(\x04\x12\x12\n\nbytes_read\x18\x07 \x01(\x04\x12\x15\n\rbytes_written\x18\x08 \x01(\x04\x12\x0c\n\x04puts\x18\t \x01(\x04\x12\x0f\n\x07\x65victed\x18\n \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x0b \x01(\x04\x12\x0f\n\x07refused\x18\x0c \x01(\x04\x12\x0f\n\x07\x64\x61maged\x18\r \x01(\x04\x12\x15\n\rleased_blocks\x18\x0e \x01(\x04\"\x93\x01\n\x0cKvStatsReply\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nused_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06leases\x18\x03 \x01(\x04\x12\x18\n\x10recovered_blocks\x18\x04 \x01(\x04\x12-\n\nnamespaces\x18\x05 \x03(\x0b\x32\x19.luciole.KvNamespaceStats\"0\n\x0cKvCheckReply\x12\x0e\n\x06\x62locks\x18\x01 \x01(\x04\x12\x10\n\x08problems\x18\x02 \x03(\t*\\\n\x0b\x42lockStatus\x12\n\n\x06\x41\x42SENT\x10\x00\x12\x0b\n\x07PRESENT\x10\x01\x12\n\n\x06STORED\x10\x02\x12\x0b\n\x07REFUSED\x10\x03\x12\x0b\n\x07\x44\x41MAGED\x10\x04\x12\x0e\n\nOTHER_SIZE\x10\x05\x32\xae\x04\n\x07KvCache\x12@\n\x06\x45xists\x12\x18.luciole.KvExistsRequest\x1a\x16.luciole.KvExistsReply\"\x04\x88\xb5\x18\x01\x12=\n\x05Match\x12\x17.luciole.KvMatchRequest\x1a\x15.luciole.KvMatchReply\"\x04\x88\xb5\x18\x02\x12=\n\x05Lease\x12\x17.luciole.KvLeaseRequest\x1a\x15.luciole.KvLeaseReply\"\x04\x88\xb5\x18\x03\x12\x37\n\x03Get\x12\x15.luciole.KvGetRequest\x1a\x13.luciole.KvGetReply\"\x04\x88\xb5\x18\x04\x12\x37\n\x03Put\x12\x15.luciole.KvPutRequest\x1a\x13.luciole.KvPutReply\"\x04\x88\xb5\x18\x05\x12@\n\x06\x44\x65lete\x12\x18.luciole.KvDeleteRequest\x1a\x16.luciole.KvDeleteReply\"\x04\x88\xb5\x18\x06\x12=\n\x05\x45vict\x12\x17.luciole.KvEvictRequest\x1a\x15.luciole.KvEvictReply\"\x04\x88\xb5\x18\x07\x12\x34\n\x05Stats\x12\x0e.luciole.Empty\x1a\x15.luciole.KvStatsReply\"\x04\x88\xb5\x18\x08\x12\x34\n\x05\x43heck\x12\x0e.luciole.Empty\x1a\x15.luciole.KvCheckReply\"\x04\x88\xb5\x18\t\x1a\x04\x90\xb5\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bluciole/proto/kvcache.proto\x12\x07luciole\x1a\x1aluciole/proto/common.proto\"g\n\x0fKvExistsRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\r\n\x05touch\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\x08\"C\n\rKvExistsReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\x12 \n\x06\x62locks\x18\x02 \x03(\x0b\x32\x10.luciole.KvBlock\":\n\x07KvBlock\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x12\n\ncreated_ns\x18\x03 \x01(\x06\"S\n\rKvListRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x0e\n\x06prefix\x18\x02 \x01(\x0c\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\r\"=\n\x0bKvListReply\x12 \n\x06\x62locks\x18\x01 \x03(\x0b\x32\x10.luciole.KvBlock\x12\x0c\n\x04more\x18\x02 \x01(\x08\"j\n\x0eKvMatchRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x10\n\x08lease_id\x18\x04 \x01(\x04\x12\x10\n\x08lease_ms\x18\x05 \x01(\r\",\n\x0cKvMatchReply\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"4\n\x0eKvLeaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x10\n\x08lease_ms\x18\x02 \x01(\r\"\x1d\n\x0cKvLeaseReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"d\n\x0cKvGetRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0e\n\x06length\x18\x05 \x01(\r\"P\n\nKvGetReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\x12\x0f\n\x07lengths\x18\x02 \x01(\x0c\x12\x11\n\tchecksums\x18\x03 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"v\n\x0cKvPutRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x0f\n\x07lengths\x18\x04 \x01(\x0c\x12\x11\n\tchecksums\x18\x05 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x0f \x01(\x0c\"\x1e\n\nKvPutReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\"G\n\x0fKvDeleteRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x10\n\x08key_size\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\"!\n\rKvDeleteReply\x12\x10\n\x08statuses\x18\x01 \x01(\x0c\":\n\x0eKvEvictRequest\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x12\n\nkeep_bytes\x18\x02 \x01(\x04\"-\n\x0cKvEvictReply\x12\x0e\n\x06\x62locks\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\x93\x02\n\x10KvNamespaceStats\x12\x14\n\x0cnamespace_id\x18\x01 \x01(\r\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x04\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blimit_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04hits\x18\x05 \x01(\x04\x12\x0e\n\x06misses\x18\x06 \x01(\x04\x12\x12\n\nbytes_read\x18\x07 \x01(\x04\x12\x15\n\rbytes_written\x18\x08 \x01(\x04\x12\x0c\n\x04puts\x18\t \x01(\x04\x12\x0f\n\x07\x65victed\x18\n \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x0b \x01(\x04\x12\x0f\n\x07refused\x18\x0c \x01(\x04\x12\x0f\n\x07\x64\x61maged\x18\r \x01(\x04\x12\x15\n\rleased_blocks\x18\x0e \x01(\x04\"\x93\x01\n\x0cKvStatsReply\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nused_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06leases\x18\x03 \x01(\x04\x12\x18\n\x10recovered_blocks\x18\x04 \x01(\x04\x12-\n\nnamespaces\x18\x05 \x03(\x0b\x32\x19.luciole.KvNamespaceStats\"0\n\x0cKvCheckReply\x12\x0e\n\x06\x62locks\x18\x01 \x01(\x04\x12\x10\n\x08problems\x18\x02 \x03(\t*\\\n\x0b\x42lockStatus\x12\n\n\x06\x41\x42SENT\x10\x00\x12\x0b\n\x07PRESENT\x10\x01\x12\n\n\x06STORED\x10\x02\x12\x0b\n\x07REFUSED\x10\x03\x12\x0b\n\x07\x44\x41MAGED\x10\x04\x12\x0e\n\nOTHER_SIZE\x10\x05\x32\xf0\x04\n\x07KvCache\x12@\n\x06\x45xists\x12\x18.luciole.KvExistsRequest\x1a\x16.luciole.KvExistsReply\"\x04\x88\xb5\x18\x01\x12=\n\x05Match\x12\x17.luciole.KvMatchRequest\x1a\x15.luciole.KvMatchReply\"\x04\x88\xb5\x18\x02\x12=\n\x05Lease\x12\x17.luciole.KvLeaseRequest\x1a\x15.luciole.KvLeaseReply\"\x04\x88\xb5\x18\x03\x12\x37\n\x03Get\x12\x15.luciole.KvGetRequest\x1a\x13.luciole.KvGetReply\"\x04\x88\xb5\x18\x04\x12\x37\n\x03Put\x12\x15.luciole.KvPutRequest\x1a\x13.luciole.KvPutReply\"\x04\x88\xb5\x18\x05\x12@\n\x06\x44\x65lete\x12\x18.luciole.KvDeleteRequest\x1a\x16.luciole.KvDeleteReply\"\x04\x88\xb5\x18\x06\x12=\n\x05\x45vict\x12\x17.luciole.KvEvictRequest\x1a\x15.luciole.KvEvictReply\"\x04\x88\xb5\x18\x07\x12\x34\n\x05Stats\x12\x0e.luciole.Empty\x1a\x15.luciole.KvStatsReply\"\x04\x88\xb5\x18\x08\x12\x34\n\x05\x43heck\x12\x0e.luciole.Empty\x1a\x15.luciole.KvCheckReply\"\x04\x88\xb5\x18\t\x12@\n\nListBlocks\x12\x16.luciole.KvListRequest\x1a\x14.luciole.KvListReply\"\x04\x88\xb5\x18\n\x1a\x04\x90\xb5\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,42 +52,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KVCACHE'].methods_by_name['Stats']._serialized_options = b'\210\265\030\010'
   _globals['_KVCACHE'].methods_by_name['Check']._loaded_options = None
   _globals['_KVCACHE'].methods_by_name['Check']._serialized_options = b'\210\265\030\t'
-  _globals['_BLOCKSTATUS']._serialized_start=1459
-  _globals['_BLOCKSTATUS']._serialized_end=1551
+  _globals['_KVCACHE'].methods_by_name['ListBlocks']._loaded_options = None
+  _globals['_KVCACHE'].methods_by_name['ListBlocks']._serialized_options = b'\210\265\030\n'
+  _globals['_BLOCKSTATUS']._serialized_start=1718
+  _globals['_BLOCKSTATUS']._serialized_end=1810
   _globals['_KVEXISTSREQUEST']._serialized_start=68
-  _globals['_KVEXISTSREQUEST']._serialized_end=154
-  _globals['_KVEXISTSREPLY']._serialized_start=156
-  _globals['_KVEXISTSREPLY']._serialized_end=189
-  _globals['_KVMATCHREQUEST']._serialized_start=191
-  _globals['_KVMATCHREQUEST']._serialized_end=297
-  _globals['_KVMATCHREPLY']._serialized_start=299
-  _globals['_KVMATCHREPLY']._serialized_end=343
-  _globals['_KVLEASEREQUEST']._serialized_start=345
-  _globals['_KVLEASEREQUEST']._serialized_end=397
-  _globals['_KVLEASEREPLY']._serialized_start=399
-  _globals['_KVLEASEREPLY']._serialized_end=428
-  _globals['_KVGETREQUEST']._serialized_start=430
-  _globals['_KVGETREQUEST']._serialized_end=530
-  _globals['_KVGETREPLY']._serialized_start=532
-  _globals['_KVGETREPLY']._serialized_end=612
-  _globals['_KVPUTREQUEST']._serialized_start=614
-  _globals['_KVPUTREQUEST']._serialized_end=732
-  _globals['_KVPUTREPLY']._serialized_start=734
-  _globals['_KVPUTREPLY']._serialized_end=764
-  _globals['_KVDELETEREQUEST']._serialized_start=766
-  _globals['_KVDELETEREQUEST']._serialized_end=837
-  _globals['_KVDELETEREPLY']._serialized_start=839
-  _globals['_KVDELETEREPLY']._serialized_end=872
-  _globals['_KVEVICTREQUEST']._serialized_start=874
-  _globals['_KVEVICTREQUEST']._serialized_end=932
-  _globals['_KVEVICTREPLY']._serialized_start=934
-  _globals['_KVEVICTREPLY']._serialized_end=979
-  _globals['_KVNAMESPACESTATS']._serialized_start=982
-  _globals['_KVNAMESPACESTATS']._serialized_end=1257
-  _globals['_KVSTATSREPLY']._serialized_start=1260
-  _globals['_KVSTATSREPLY']._serialized_end=1407
-  _globals['_KVCHECKREPLY']._serialized_start=1409
-  _globals['_KVCHECKREPLY']._serialized_end=1457
-  _globals['_KVCACHE']._serialized_start=1554
-  _globals['_KVCACHE']._serialized_end=2112
+  _globals['_KVEXISTSREQUEST']._serialized_end=171
+  _globals['_KVEXISTSREPLY']._serialized_start=173
+  _globals['_KVEXISTSREPLY']._serialized_end=240
+  _globals['_KVBLOCK']._serialized_start=242
+  _globals['_KVBLOCK']._serialized_end=300
+  _globals['_KVLISTREQUEST']._serialized_start=302
+  _globals['_KVLISTREQUEST']._serialized_end=385
+  _globals['_KVLISTREPLY']._serialized_start=387
+  _globals['_KVLISTREPLY']._serialized_end=448
+  _globals['_KVMATCHREQUEST']._serialized_start=450
+  _globals['_KVMATCHREQUEST']._serialized_end=556
+  _globals['_KVMATCHREPLY']._serialized_start=558
+  _globals['_KVMATCHREPLY']._serialized_end=602
+  _globals['_KVLEASEREQUEST']._serialized_start=604
+  _globals['_KVLEASEREQUEST']._serialized_end=656
+  _globals['_KVLEASEREPLY']._serialized_start=658
+  _globals['_KVLEASEREPLY']._serialized_end=687
+  _globals['_KVGETREQUEST']._serialized_start=689
+  _globals['_KVGETREQUEST']._serialized_end=789
+  _globals['_KVGETREPLY']._serialized_start=791
+  _globals['_KVGETREPLY']._serialized_end=871
+  _globals['_KVPUTREQUEST']._serialized_start=873
+  _globals['_KVPUTREQUEST']._serialized_end=991
+  _globals['_KVPUTREPLY']._serialized_start=993
+  _globals['_KVPUTREPLY']._serialized_end=1023
+  _globals['_KVDELETEREQUEST']._serialized_start=1025
+  _globals['_KVDELETEREQUEST']._serialized_end=1096
+  _globals['_KVDELETEREPLY']._serialized_start=1098
+  _globals['_KVDELETEREPLY']._serialized_end=1131
+  _globals['_KVEVICTREQUEST']._serialized_start=1133
+  _globals['_KVEVICTREQUEST']._serialized_end=1191
+  _globals['_KVEVICTREPLY']._serialized_start=1193
+  _globals['_KVEVICTREPLY']._serialized_end=1238
+  _globals['_KVNAMESPACESTATS']._serialized_start=1241
+  _globals['_KVNAMESPACESTATS']._serialized_end=1516
+  _globals['_KVSTATSREPLY']._serialized_start=1519
+  _globals['_KVSTATSREPLY']._serialized_end=1666
+  _globals['_KVCHECKREPLY']._serialized_start=1668
+  _globals['_KVCHECKREPLY']._serialized_end=1716
+  _globals['_KVCACHE']._serialized_start=1813
+  _globals['_KVCACHE']._serialized_end=2437
 # @@protoc_insertion_point(module_scope)

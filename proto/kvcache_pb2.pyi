@@ -24,22 +24,56 @@ DAMAGED: BlockStatus
 OTHER_SIZE: BlockStatus
 
 class KvExistsRequest(_message.Message):
-    __slots__ = ("namespace_id", "key_size", "keys", "touch")
+    __slots__ = ("namespace_id", "key_size", "keys", "touch", "details")
     NAMESPACE_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_SIZE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     TOUCH_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
     namespace_id: int
     key_size: int
     keys: bytes
     touch: bool
-    def __init__(self, namespace_id: _Optional[int] = ..., key_size: _Optional[int] = ..., keys: _Optional[bytes] = ..., touch: _Optional[bool] = ...) -> None: ...
+    details: bool
+    def __init__(self, namespace_id: _Optional[int] = ..., key_size: _Optional[int] = ..., keys: _Optional[bytes] = ..., touch: _Optional[bool] = ..., details: _Optional[bool] = ...) -> None: ...
 
 class KvExistsReply(_message.Message):
-    __slots__ = ("statuses",)
+    __slots__ = ("statuses", "blocks")
     STATUSES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     statuses: bytes
-    def __init__(self, statuses: _Optional[bytes] = ...) -> None: ...
+    blocks: _containers.RepeatedCompositeFieldContainer[KvBlock]
+    def __init__(self, statuses: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[KvBlock, _Mapping]]] = ...) -> None: ...
+
+class KvBlock(_message.Message):
+    __slots__ = ("key", "length", "created_ns")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    length: int
+    created_ns: int
+    def __init__(self, key: _Optional[bytes] = ..., length: _Optional[int] = ..., created_ns: _Optional[int] = ...) -> None: ...
+
+class KvListRequest(_message.Message):
+    __slots__ = ("namespace_id", "prefix", "after", "limit")
+    NAMESPACE_ID_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    namespace_id: int
+    prefix: bytes
+    after: bytes
+    limit: int
+    def __init__(self, namespace_id: _Optional[int] = ..., prefix: _Optional[bytes] = ..., after: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class KvListReply(_message.Message):
+    __slots__ = ("blocks", "more")
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    blocks: _containers.RepeatedCompositeFieldContainer[KvBlock]
+    more: bool
+    def __init__(self, blocks: _Optional[_Iterable[_Union[KvBlock, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class KvMatchRequest(_message.Message):
     __slots__ = ("namespace_id", "key_size", "keys", "lease_id", "lease_ms")

@@ -1889,6 +1889,10 @@ KVCACHE_CHECK: Method[common_pb2.Empty, kvcache_pb2.KvCheckReply] = Method(
     "KvCache", "Check", "check", 4, 9,
     common_pb2.Empty, kvcache_pb2.KvCheckReply,
 )
+KVCACHE_LIST_BLOCKS: Method[kvcache_pb2.KvListRequest, kvcache_pb2.KvListReply] = Method(
+    "KvCache", "ListBlocks", "list_blocks", 4, 10,
+    kvcache_pb2.KvListRequest, kvcache_pb2.KvListReply,
+)
 KVCACHE = _service("KvCache", 4, (
     KVCACHE_EXISTS,
     KVCACHE_MATCH,
@@ -1899,6 +1903,7 @@ KVCACHE = _service("KvCache", 4, (
     KVCACHE_EVICT,
     KVCACHE_STATS,
     KVCACHE_CHECK,
+    KVCACHE_LIST_BLOCKS,
 ))
 
 
@@ -1940,6 +1945,10 @@ class KvCacheService(Protocol):
     async def check(
         self, request: common_pb2.Empty, call: Call
     ) -> kvcache_pb2.KvCheckReply: ...
+
+    async def list_blocks(
+        self, request: kvcache_pb2.KvListRequest, call: Call
+    ) -> kvcache_pb2.KvListReply: ...
 
 
 class KvCacheStub:
@@ -2080,5 +2089,20 @@ class KvCacheStub:
         """Calls KvCache.Check."""
         return await self.caller.call(
             KVCACHE_CHECK, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def list_blocks(
+        self,
+        request: kvcache_pb2.KvListRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[kvcache_pb2.KvListReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> kvcache_pb2.KvListReply:
+        """Calls KvCache.ListBlocks."""
+        return await self.caller.call(
+            KVCACHE_LIST_BLOCKS, request,
             timeout=timeout, payload=payload, sink=sink, into=into,
         )

@@ -18,6 +18,7 @@ from luciole.client.fuse.pyfuse3_binding import Pyfuse3Binding
 from luciole.client.fuse.read_ahead import set_read_ahead
 from luciole.client.remote.connections import Connections
 from luciole.client.session import Client
+from luciole.client.side_tree import MakeTree
 from luciole.config import ClientConfig
 from luciole.errors import FsError, Kind
 from luciole.log import get_logger
@@ -30,14 +31,18 @@ CLOSE_SECONDS = 20.0
 MAX_TASKS = 64
 
 
-def serve_pyfuse3(config: ClientConfig, mount_point: Path, *, allow_other: bool) -> None:
+def serve_pyfuse3(
+    config: ClientConfig, mount_point: Path, *, allow_other: bool, tree: MakeTree | None = None
+) -> None:
     """Mounts and serves until unmounted or SIGTERM. Raises FsError when it cannot mount."""
-    trio.run(_serve, config, mount_point, allow_other)
+    trio.run(_serve, config, mount_point, allow_other, tree)
 
 
-async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> None:
+async def _serve(
+    config: ClientConfig, mount_point: Path, allow_other: bool, tree: MakeTree | None
+) -> None:
     async with trio.open_nursery() as nursery:
-        client = _make_client(config, mount_point, nursery)
+        client = _make_client(config, mount_point, nursery, tree)
         await client.connect()
         nursery.start_soon(client.run_routing)
         nursery.start_soon(client.run_session)
@@ -59,7 +64,9 @@ async def _serve(config: ClientConfig, mount_point: Path, allow_other: bool) -> 
         nursery.cancel_scope.cancel()
 
 
-def _make_client(config: ClientConfig, mount_point: Path, nursery: trio.Nursery) -> Client:
+def _make_client(
+    config: ClientConfig, mount_point: Path, nursery: trio.Nursery, tree: MakeTree | None
+) -> Client:
     def connect(address: tuple[str, int]) -> Caller:
         return TrioCaller(address, cluster_id=config.cluster_id, name=f"mount {mount_point}")
 
@@ -68,7 +75,7 @@ def _make_client(config: ClientConfig, mount_point: Path, nursery: trio.Nursery)
 
     return Client(
         config, TrioRuntime(), Connections(connect), kind="fuse",
-        mount_point=str(mount_point), spawn=spawn)
+        mount_point=str(mount_point), spawn=spawn, tree=tree)
 
 
 def mount(

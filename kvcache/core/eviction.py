@@ -10,6 +10,9 @@ small queue and leaves the main one alone.
 A leased block that is met at the end of a queue goes to its beginning, as the algorithm does with
 used ones too. One call meets at most `LEASED_MET_MAX` of them, so that it is short however many
 there are.
+
+The queues are linked through their entries: caches have many, and a table of its own for each queue
+would cost as much memory as all else of an entry.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ V = TypeVar("V")
 class Entry(Generic[V]):
     """A block as a cache knows it. `uses` may be raised by anybody, up to `USES_MAX`."""
 
-    __slots__ = ("created_ns", "in_main", "key", "leases", "length", "place", "size", "uses")
+    __slots__ = ("before", "behind", "created_ns", "in_main", "key", "leases", "length", "place",
+                 "size", "uses")
 
     def __init__(self, key: bytes, length: int, size: int, place: V, created_ns: int = 0) -> None:
         self.key = key
@@ -40,25 +44,70 @@ class Entry(Generic[V]):
         self.uses = 0
         self.leases = 0
         self.in_main = False
+        self.before: Entry[V] | None = None  # in its queue
+        self.behind: Entry[V] | None = None
+
+
+class Queue(Generic[V]):
+    """Entries in the order in which they came. An entry is in one queue at most."""
+
+    __slots__ = ("_first", "_last", "count", "total")
+
+    def __init__(self) -> None:
+        self._first: Entry[V] | None = None
+        self._last: Entry[V] | None = None
+        self.count = 0
+        self.total = 0  # bytes
+
+    def push(self, entry: Entry[V]) -> None:
+        """Puts an entry behind all others."""
+        entry.before, entry.behind = self._last, None
+        if self._last is None:
+            self._first = entry
+        else:
+            self._last.behind = entry
+        self._last = entry
+        self.count += 1
+        self.total += entry.size
+
+    def remove(self, entry: Entry[V]) -> None:
+        """Takes out an entry of this queue."""
+        before, behind = entry.before, entry.behind
+        if before is None:
+            self._first = behind
+        else:
+            before.behind = behind
+        if behind is None:
+            self._last = before
+        else:
+            behind.before = before
+        entry.before = entry.behind = None
+        self.count -= 1
+        self.total -= entry.size
+
+    def pop(self) -> Entry[V]:
+        """Takes out the first one. There must be one."""
+        entry = self._first
+        assert entry is not None
+        self.remove(entry)
+        return entry
 
 
 class Queues(Generic[V]):
     """The two queues of blocks and the names of those that left."""
 
     def __init__(self) -> None:
-        self._small: OrderedDict[bytes, Entry[V]] = OrderedDict()
-        self._main: OrderedDict[bytes, Entry[V]] = OrderedDict()
+        self._small: Queue[V] = Queue()
+        self._main: Queue[V] = Queue()
         self._ghosts: OrderedDict[int, None] = OrderedDict()
-        self._small_bytes = 0
-        self._main_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._small) + len(self._main)
+        return self._small.count + self._main.count
 
     @property
     def total(self) -> int:
         """Of all blocks."""
-        return self._small_bytes + self._main_bytes
+        return self._small.total + self._main.total
 
     def insert(self, entry: Entry[V], *, known: bool = False) -> None:
         """Takes a block in. `known`: it was here for long already (after a restart)."""
@@ -68,28 +117,22 @@ class Queues(Generic[V]):
             self._to_main(entry)
         else:
             entry.in_main = False
-            self._small[entry.key] = entry
-            self._small_bytes += entry.size
+            self._small.push(entry)
 
     def remove(self, entry: Entry[V]) -> None:
         """Forgets a block, for another reason than room."""
-        if entry.in_main:
-            del self._main[entry.key]
-            self._main_bytes -= entry.size
-        else:
-            del self._small[entry.key]
-            self._small_bytes -= entry.size
+        (self._main if entry.in_main else self._small).remove(entry)
 
     def evict(self) -> Entry[V] | None:
         """Takes out the block that goes next; None if all that were met are leased."""
         patience = LEASED_MET_MAX
         # Each block is met at most once for each of its uses and once more.
         for _ in range((USES_MAX + 1) * len(self) + LEASED_MET_MAX):
-            if patience == 0 or not (self._small or self._main):
+            if patience == 0 or not len(self):
                 return None
-            from_small = bool(self._small) and (
-                self._small_bytes * SMALL_SHARE >= self.total or not self._main)
-            entry = self._pop(self._small if from_small else self._main)
+            from_small = self._small.count > 0 and (
+                self._small.total * SMALL_SHARE >= self.total or not self._main.count)
+            entry = (self._small if from_small else self._main).pop()
             if entry.leases:
                 patience -= 1
                 self._to_main(entry)
@@ -105,20 +148,11 @@ class Queues(Generic[V]):
                 return entry
         return None
 
-    def _pop(self, queue: OrderedDict[bytes, Entry[V]]) -> Entry[V]:
-        _, entry = queue.popitem(last=False)
-        if entry.in_main:
-            self._main_bytes -= entry.size
-        else:
-            self._small_bytes -= entry.size
-        return entry
-
     def _to_main(self, entry: Entry[V]) -> None:
         entry.in_main = True
-        self._main[entry.key] = entry
-        self._main_bytes += entry.size
+        self._main.push(entry)
 
     def _remember(self, entry: Entry[V]) -> None:
         self._ghosts[hash(entry.key)] = None
-        while len(self._ghosts) > max(GHOSTS_MIN, len(self._main)):
+        while len(self._ghosts) > max(GHOSTS_MIN, self._main.count):
             self._ghosts.popitem(last=False)

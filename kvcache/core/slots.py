@@ -48,10 +48,11 @@ def slot_bytes(data_bytes: int) -> int:
 class Slab:
     """A piece of the volume. `data_bytes` names its class, 0: it has none."""
 
-    __slots__ = ("data_bytes", "free", "held", "slots")
+    __slots__ = ("data_bytes", "free", "held", "slot_bytes", "slots")
 
     def __init__(self) -> None:
         self.data_bytes = 0
+        self.slot_bytes = 0
         self.free: list[int] = []
         self.held = 0
         self.slots = 0
@@ -80,7 +81,7 @@ class Slots:
     def position(self, slot: Slot) -> int:
         """First byte of a slot on the volume."""
         slab = self.slabs[slot.slab]
-        inside = SLAB_HEADER + slot.number * slot_bytes(slab.data_bytes)
+        inside = SLAB_HEADER + slot.number * slab.slot_bytes
         return slot.slab * self.slab_bytes + inside
 
     def take(self, data_bytes: int) -> tuple[Slot, bool] | None:
@@ -100,7 +101,8 @@ class Slots:
         slab = self.slabs[number]
         assert slab.held == 0
         slab.data_bytes = data_bytes
-        slab.slots = (self.slab_bytes - SLAB_HEADER) // slot_bytes(data_bytes)
+        slab.slot_bytes = slot_bytes(data_bytes)
+        slab.slots = (self.slab_bytes - SLAB_HEADER) // slab.slot_bytes
         slab.free = list(range(slab.slots - 1, -1, -1))
         self._open.setdefault(data_bytes, set()).add(number)
 
@@ -143,8 +145,7 @@ class Slots:
 
     def held_bytes(self) -> int:
         """Bytes of all slots in use."""
-        return sum(slab.held * slot_bytes(slab.data_bytes) for slab in self.slabs
-                   if slab.data_bytes)
+        return sum(slab.held * slab.slot_bytes for slab in self.slabs)
 
     def census(self) -> tuple[int, int]:
         """Slots that exist, and those of them that are free: for checks."""
@@ -161,6 +162,6 @@ class Slots:
 
     def _make_blank(self, number: int) -> None:
         slab = self.slabs[number]
-        slab.data_bytes = slab.slots = 0
+        slab.data_bytes = slab.slot_bytes = slab.slots = 0
         slab.free = []
         self._blank.append(number)

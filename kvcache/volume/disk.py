@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from luciole.errors import FsError, Kind
@@ -107,6 +107,11 @@ class VolumeDisk:
         except OSError as failure:
             raise disk_error(failure, self.path / "blocks") from failure
         return count == sum(map(len, views))
+
+    def expect(self, position: int, size: int) -> None:
+        """Says that this will be read soon: a hint to the kernel, whose failure means nothing."""
+        with suppress(OSError):
+            os.posix_fadvise(self._blocks, position, size, os.POSIX_FADV_WILLNEED)
 
     def write(self, position: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end. Raises FsError NO_SPACE or DISK_FAILED."""

@@ -17,6 +17,10 @@ from luciole.kvcache.core.slots import Slot, Slots, header_room
 from luciole.kvcache.volume.disk import VolumeDisk
 from luciole.kvcache.volume.headers import BlockHeader, decode_block
 
+# Headers this far apart are read one by one: the disk is told of a slab's before, to have more than
+# one to look for (four times as fast on an SSD). Nearer ones come with the kernel's reading ahead.
+FAR_APART = 32 * 1024
+
 
 class Found(NamedTuple):
     """A block on the disk."""
@@ -75,6 +79,9 @@ def _blocks_of(disk: VolumeDisk, slots: Slots, number: int, token: int) -> list[
     data_bytes = slots.slabs[number].data_bytes
     view = memoryview(bytearray(header_room(data_bytes)))
     found = []
+    if data_bytes >= FAR_APART:
+        for index in range(slots.slabs[number].slots):
+            disk.expect(slots.position(Slot(number, index)), len(view))
     for index in range(slots.slabs[number].slots):
         slot = Slot(number, index)
         if not disk.read(slots.position(slot), [view]):

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from luciole.checksum import BLOCK_SIZE
 from luciole.errors import Kind, require
+from luciole.kvcache.core.eviction import Entry
 from luciole.kvcache.core.packing import (
     pack_numbers,
     split_keys,
     unpack_numbers,
 )
+from luciole.kvcache.core.slots import Slot
 from luciole.kvcache.volume.checking import check
 from luciole.kvcache.volume.reading import read_blocks
 from luciole.kvcache.volume.volume import Volume
 from luciole.proto import common_pb2, kvcache_pb2
 from luciole.proto.services import Call
+
+PAGE_MAX = 4096  # blocks of one reply
 
 
 class KvCacheService:
@@ -30,8 +34,13 @@ class KvCacheService:
     async def exists(
         self, request: kvcache_pb2.KvExistsRequest, call: Call
     ) -> kvcache_pb2.KvExistsReply:
-        """A status for each key."""
+        """A status for each key; with `details` size and time of those that are there."""
         keys = split_keys(request.key_size, request.keys)
+        if request.details:
+            found = self._volume.describe(request.namespace_id, keys)
+            return kvcache_pb2.KvExistsReply(
+                statuses=bytes(entry is not None for entry in found),
+                blocks=[_described(entry) for entry in found if entry is not None])
         return kvcache_pb2.KvExistsReply(statuses=self._volume.exists(
             request.namespace_id, keys, touch=request.touch))
 
@@ -97,6 +106,15 @@ class KvCacheService:
         blocks, size = self._volume.evict(request.namespace_id, request.keep_bytes)
         return kvcache_pb2.KvEvictReply(blocks=blocks, bytes=size)
 
+    async def list_blocks(
+        self, request: kvcache_pb2.KvListRequest, call: Call
+    ) -> kvcache_pb2.KvListReply:
+        """A page of blocks, in order of their keys."""
+        limit = min(request.limit or PAGE_MAX, PAGE_MAX)
+        entries, more = self._volume.page(
+            request.namespace_id, request.prefix, request.after, limit)
+        return kvcache_pb2.KvListReply(blocks=map(_described, entries), more=more)
+
     async def stats(self, request: common_pb2.Empty, call: Call) -> kvcache_pb2.KvStatsReply:
         """What the volume holds and has done."""
         volume = self._volume
@@ -117,3 +135,7 @@ class KvCacheService:
         """Compares index and disk."""
         blocks, problems = check(self._volume)
         return kvcache_pb2.KvCheckReply(blocks=blocks, problems=problems)
+
+
+def _described(entry: Entry[Slot]) -> kvcache_pb2.KvBlock:
+    return kvcache_pb2.KvBlock(key=entry.key, length=entry.length, created_ns=entry.created_ns)

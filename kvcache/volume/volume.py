@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from itertools import takewhile
+from operator import attrgetter
 from typing import NamedTuple, cast
 
 from luciole.checksum import block_checksums
@@ -83,7 +85,8 @@ class Volume:
         self._clock, self._entropy, self._boot_id = clock, entropy, boot_id
         self.guard = threading.Lock()
         self.spaces: dict[int, Space[Slot]] = {}
-        self._owners: list[dict[int, tuple[Space[Slot], Entry[Slot]]]] = [{} for _ in range(count)]
+        # Of each slab its slots' entries: as long as its last one that was ever used.
+        self._owners: list[list[Entry[Slot] | None]] = [[] for _ in range(count)]
         self._writing: dict[tuple[int, bytes], int] = {}  # -> sequence
         self._leaving = 0  # blocks that have left the index and not yet given up their slots
         disk.cut(count)
@@ -93,11 +96,10 @@ class Volume:
         self.recovered = len(found.blocks)
         for header, slot in found.blocks:
             space = self.spaces.setdefault(header.namespace_id, Space())
-            data_bytes = self.slots.slabs[slot.slab].data_bytes
-            entry = Entry(header.key, header.length, slot_bytes(data_bytes), slot,
+            entry = Entry(header.key, header.length, self.slots.slabs[slot.slab].slot_bytes, slot,
                           header.created_ns)
             space.add(entry, known=True)
-            self._owners[slot.slab][slot.number] = (space, entry)
+            self._own(entry)
 
     @property
     def capacity(self) -> int:
@@ -188,6 +190,29 @@ class Volume:
                 space.touch(entry)
         return found
 
+    def describe(self, namespace_id: int, keys: Sequence[bytes]) -> list[Entry[Slot] | None]:
+        """The entries of keys. It is no use of them, and not counted."""
+        space = self.space(namespace_id)
+        now = self._clock.wall_ns()
+        return [space.find(key, now) for key in keys]
+
+    def page(
+        self, namespace_id: int, prefix: bytes, after: bytes, limit: int
+    ) -> tuple[list[Entry[Slot]], bool]:
+        """Blocks whose keys begin with `prefix` and are greater than `after`, in order of the keys.
+
+        Returns `limit` of them at most, and whether there are more. Each page looks at all blocks
+        of the namespace (0.1 s for a million): an order that is kept would cost every put memory.
+        """
+        space = self.space(namespace_id)
+        now = self._clock.wall_ns()
+        # The copy is atomic, so that the lock need not be held for all of it.
+        wanted = [entry for entry in list(space.index.values())
+                  if entry.key.startswith(prefix) and entry.key > after
+                  and not space.is_expired(entry, now)]
+        first = nsmallest(limit + 1, wanted, key=attrgetter("key"))
+        return first[:limit], len(first) > limit
+
     # Storing.
 
     def put(
@@ -249,7 +274,7 @@ class Volume:
                 return REFUSED
             self._sequence += 1
             self._writing[namespace_id, key] = self._sequence
-            entry = Entry(key, length, slot_bytes(data_bytes), slot, now_ns)
+            entry = Entry(key, length, self.slots.slabs[slot.slab].slot_bytes, slot, now_ns)
             space.reserved += entry.size
             return _Pending(space, entry, self._sequence, self.slots.position(slot))
 
@@ -274,7 +299,7 @@ class Volume:
                 self.slots.give_back(entry.place)
                 return
             space.add(entry)
-            self._owners[entry.place.slab][entry.place.number] = (space, entry)
+            self._own(entry)
             space.counts.puts += 1
             space.counts.bytes_written += entry.length
 
@@ -316,21 +341,31 @@ class Volume:
     def _empty_a_slab(self, data_bytes: int) -> Slot | None:
         """Makes a slab of another class blank: the one with least in it and nothing leased."""
         for number in self.slots.candidate(data_bytes):
-            owners = self._owners[number]
-            in_hand = self.slots.slabs[number].held != len(owners)
-            if in_hand or any(
-                    entry.leases or not space.holds(entry) for space, entry in owners.values()):
+            entries = [entry for entry in self._owners[number] if entry is not None]
+            # Those that are being written or removed have slots too, and no space.
+            owners = [(space, entry) for entry in entries for space in self.spaces.values()
+                      if space.holds(entry)]
+            if self.slots.slabs[number].held != len(owners) or any(
+                    entry.leases for entry in entries):
                 continue
-            for space, entry in list(owners.values()):
+            for space, entry in owners:
                 space.remove(entry)
                 space.counts.evicted += 1
                 self._free(entry)
             return self._take(data_bytes)
         return None
 
+    def _own(self, entry: Entry[Slot]) -> None:
+        owners = self._owners[entry.place.slab]
+        owners.extend([None] * (entry.place.number + 1 - len(owners)))
+        owners[entry.place.number] = entry
+
     def _free(self, entry: Entry[Slot]) -> None:
-        del self._owners[entry.place.slab][entry.place.number]
+        owners = self._owners[entry.place.slab]
+        owners[entry.place.number] = None
         self.slots.give_back(entry.place)
+        if not self.slots.slabs[entry.place.slab].held:
+            owners.clear()
 
     def in_hand(self) -> int:
         """Slots of blocks that are being written or removed. Under the lock."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,13 +27,14 @@ class Answer(NamedTuple):
     generated: list[int]
 
 
-def ask(cluster: Cluster, *options: str) -> Answer:
-    """One prompt through an engine of its own."""
+def ask(cluster: Cluster, *options: str, processes: bool = False) -> Answer:
+    """One prompt through an engine of its own, whose parts have one process or several."""
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": str(int(processes))}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(cluster.config), "--tokens", str(PROMPT), *options],
-        check=False, capture_output=True, text=True, timeout=ENGINE_S)
+        check=False, capture_output=True, text=True, timeout=ENGINE_S, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"prompt_tokens')]
-    assert lines, done.stdout[-4000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     said = json.loads(lines[0])
     return Answer(said["cached_tokens"], said["generated"])
 
@@ -57,3 +59,15 @@ def test_engines_share_a_prompt_and_outlive_its_loss(
     finally:
         cluster.up()
     assert (third.cached, third.generated) == (0, first.generated)
+
+
+@pytest.mark.parametrize("options", [(), TIER], ids=["connector", "tier"])
+def test_engines_of_several_processes_share_a_prompt_and_end(
+    cluster: Cluster, options: tuple[str, ...]
+) -> None:
+    name = ("--namespace", "several")
+    first = ask(cluster, *name, *options, processes=True)
+    second = ask(cluster, *name, *options, processes=True)
+    assert first.cached == 0
+    assert second.cached >= WHOLE
+    assert second.generated == first.generated

@@ -6,12 +6,16 @@ the binding under test needs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from luciole.client.operations import Operations
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
 from luciole.client.remote.meta import MetaClient
 from luciole.client.remote.packed import PackedReader
+from luciole.client.side_tree import OperationsWithTree, Tree
 from luciole.client.write_buffer import Spawn
 from luciole.kv.memory import MemoryStore
 from luciole.meta.service import MetaService
@@ -89,14 +93,17 @@ class MemoryCluster:
                            attempt_seconds=5.0, total_seconds=20.0)
 
     def client(
-        self, client_id: bytes, spawn: Spawn | None, *, believe_seconds: float = 0.0
+        self, client_id: bytes, spawn: Spawn | None, *, believe_seconds: float = 0.0,
+        tree: Tree | None = None,
     ) -> Operations:
-        """A client with caches and an identity (16 bytes) of its own."""
+        """A client with caches and an identity (16 bytes) of its own, and perhaps a side tree."""
         meta = MetaClient(self._runtime, self._connections, self._routing, client_id,
                           attempt_seconds=5.0, total_seconds=20.0)
         chunks = self._chunk_client(client_id)
         packed = PackedReader(
             self._runtime, self._connections, self._routing, chunks, attempt_seconds=5.0)
-        return Operations(self._runtime, meta, chunks, packed,
-                          write_limit=WRITE_LIMIT, hold_seconds=3600.0,
-                          believe_seconds=believe_seconds, spawn=spawn)
+        make: Callable[..., Operations] = Operations if tree is None else partial(
+            OperationsWithTree, tree=tree)
+        return make(self._runtime, meta, chunks, packed,
+                    write_limit=WRITE_LIMIT, hold_seconds=3600.0,
+                    believe_seconds=believe_seconds, spawn=spawn)

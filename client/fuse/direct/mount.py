@@ -25,6 +25,7 @@ from luciole.client.operations import Operations
 from luciole.client.remote.connections import connections_of
 from luciole.client.sends import Sends
 from luciole.client.session import Client
+from luciole.client.side_tree import MakeTree
 from luciole.config import ClientConfig
 from luciole.log import get_logger
 from luciole.process import Loop, run_loops
@@ -80,7 +81,7 @@ def start_server(
 
 def serve_direct(
     config: ClientConfig, mount_point: Path, *, allow_other: bool,
-    make_caller: type[BlockingCaller] = BlockingCaller,
+    make_caller: type[BlockingCaller] = BlockingCaller, tree: MakeTree | None = None,
 ) -> None:
     """Mounts and serves until unmounted or SIGTERM. Raises FsError when it cannot mount.
 
@@ -88,7 +89,7 @@ def serve_direct(
     """
     client = Client(
         config, ThreadRuntime(), connections_of(config, f"mount {mount_point}", make_caller),
-        kind="fuse", mount_point=str(mount_point), spawn=Sends(SENDS_MAX).spawn)
+        kind="fuse", mount_point=str(mount_point), spawn=Sends(SENDS_MAX).spawn, tree=tree)
     drive(client.connect())
     server = start_server(
         client.operations, mount_point, allow_other=allow_other,

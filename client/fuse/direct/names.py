@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import stat
 
+from luciole.client import side_tree
 from luciole.client.core.layout import file_bytes_max
 from luciole.client.fuse.attributes import BLOCK, file_counts, type_of
 from luciole.client.fuse.direct import messages, protocol
@@ -36,7 +37,9 @@ async def lookup(context: Context, request: Request) -> bytes:
             inode = await context.as_caller(
                 request, lambda who: context.operations.lookup(who, request.node, name))
         except FsError as failure:
-            if failure.kind != Kind.NOT_FOUND or context.feed is None:
+            # Nobody tells of what comes into the side tree.
+            if (failure.kind != Kind.NOT_FOUND or context.feed is None
+                    or request.node >= side_tree.FIRST):
                 raise
             return messages.no_entry(context.validity)
     return messages.entry(inode, context.validity)
