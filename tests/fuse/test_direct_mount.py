@@ -25,7 +25,7 @@ from luciole.client.fuse.direct.server import IDLE_MAX, Server
 from luciole.client.fuse.mount_table import device_of_mount, find_mount
 from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
-from luciole.proto import common_pb2
+from luciole.proto import common_pb2, meta_pb2
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import MemoryCluster
 from luciole.tests.fuse.mounted import BINDINGS, mounted, needs_fuse
@@ -58,7 +58,7 @@ class HereMounted:
         server = Server(
             channel, Dispatcher(Context(
                 self.operations, LONG, LONG,
-                Drops(self.operations, channel.invalidate_inode))))
+                Drops(self.operations, channel.invalidate_inode), store_page=channel.store)))
         server.start()
         return server
 
@@ -117,6 +117,29 @@ def test_bytes_can_be_put_into_the_kernels_pages(here: HereMounted) -> None:
         assert here.channel.store(inode_id, 0, b"b" * 4096)
         file.seek(0)
         assert file.read() == b"b" * 4096
+
+
+def test_a_length_is_known_though_a_later_change_overtakes_the_answer(
+    here: HereMounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel drops an answer that was overtaken by an invalidation, and asks no second time."""
+    inode_id = here.write_elsewhere(b"log", b"one")
+    drops = here.server.context.drops
+    ask = here.operations.getattr
+
+    async def overtaken(asked: int) -> meta_pb2.Inode:
+        inode = await ask(asked)
+        drops.drop(asked)
+        return inode
+
+    with (here.place / "log").open("rb", buffering=0) as log:
+        assert log.read() == b"one"
+        monkeypatch.setattr(here.operations, "getattr", overtaken)
+        for content in (b"one two", b"one two three"):
+            here.write_elsewhere(b"log", content)
+            drops.drop(inode_id)
+            seen = log.tell()
+            assert log.read() == content[seen:]
 
 
 class Blocking(Operations):

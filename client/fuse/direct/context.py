@@ -72,6 +72,17 @@ class Context:
             return self.untold
         return self.told if self.feed.count == self._begun.count else NOT_VALID
 
+    async def lengthen(self, inode_id: int, handle: int, end: int) -> None:
+        """The kernel takes a file to have `end` bytes at least. Raises FsError.
+
+        Pages that it is given lengthen a file. Not for a thread of those that serve reads: the
+        kernel may wait for one of them to get that page.
+        """
+        last = await self.operations.read(handle, end - 1, 1)
+        if last:
+            self.twins.forget(inode_id, end - 1, 1)
+            self.store_page(inode_id, end - 1, last)
+
     async def as_caller(
         self, request: Request, call: Callable[[common_pb2.Credential], Awaitable[T]],
         *, with_groups: bool = False,

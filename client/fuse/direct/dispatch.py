@@ -7,8 +7,8 @@ A new operation is one line of the table: its handler in place of `None`. ENOSYS
 the kernel never to ask again, and it does what is right without the filesystem: ENOTTY for ioctl.
 
 FUSE_INTERRUPT ends waits for locks (interrupts.py), and those of the killed (killed.py). Requests
-that may give or take a lock are `detached`: whoever serves the device hands them to a thread of
-their own.
+that may give or take a lock, or the kernel a page, are `detached`: whoever serves the device hands
+them to a thread of their own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 TABLE: dict[int, Row] = {
     Opcode.LOOKUP: Row(names.lookup),
-    Opcode.GETATTR: Row(names.getattr_),
+    Opcode.GETATTR: Row(names.getattr_, protocol.GETATTR_IN.size),
     Opcode.SETATTR: Row(names.setattr_, protocol.SETATTR_IN.size),
     Opcode.READLINK: Row(names.readlink),
     Opcode.SYMLINK: Row(names.symlink),
@@ -115,6 +115,8 @@ class Dispatcher:
 
     def detached(self, request: Request) -> bool:
         """Whether an answer may have to wait for answers to other requests."""
+        if request.opcode == Opcode.GETATTR and len(request.body) >= protocol.GETATTR_IN.size:
+            return self._context.drops.lengths.doubt(request) != 0
         return request.opcode in DETACHED or (
             request.opcode in MAY_UNLOCK and self._context.operations.locks.any_held)
 
