@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -140,6 +141,40 @@ def test_a_length_is_known_though_a_later_change_overtakes_the_answer(
             drops.drop(inode_id)
             seen = log.tell()
             assert log.read() == content[seen:]
+
+
+def test_only_the_kernel_says_estale_of_a_directory_that_it_cannot_move(
+    here: HereMounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another mount moved it. Linux finds it at its new place, and would have to move what it
+    remembers of the old one, while a rename of this mount holds the lock for that."""
+    for name in ("old", "old/moved", "new", "from", "to"):
+        (here.place / name).mkdir()
+    (here.place / "from" / "file").touch()
+    old, new = ((here.place / name).stat().st_ino for name in ("old", "new"))
+    drive(here.other.rename(meta_pb2.RenameRequest(
+        credential=WHO, parent=old, name=b"moved", new_parent=new, new_name=b"moved")))
+    gate, waiting = threading.Event(), threading.Event()
+    rename = here.operations.rename
+
+    async def slow(request: meta_pb2.RenameRequest) -> None:
+        waiting.set()
+        assert gate.wait(WAIT_S)
+        await rename(request)
+
+    monkeypatch.setattr(here.operations, "rename", slow)
+    with ThreadPoolExecutor(1) as pool:
+        renaming = pool.submit(
+            (here.place / "from" / "file").rename, here.place / "to" / "file")
+        try:
+            assert waiting.wait(WAIT_S)
+            with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+                (here.place / "new" / "moved").stat()
+        finally:
+            gate.set()
+        renaming.result(WAIT_S)
+    assert (here.place / "new" / "moved").is_dir()
+    assert here.server.dispatcher.refused[errno.ESTALE] == 0
 
 
 class Blocking(Operations):

@@ -1,7 +1,7 @@
 """One request in, one answer out: the table of opcodes and what an error becomes.
 
 Layer: shell. `Dispatcher.answer` never raises for what a request holds: it gives data, or an
-errno, or nothing where the protocol wants no reply.
+errno, or nothing where the protocol wants no reply. The guard is over the count of errors.
 
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
 the kernel never to ask again, and it does what is right without the filesystem: ENOTTY for ioctl.
@@ -14,6 +14,8 @@ them to a thread of their own.
 from __future__ import annotations
 
 import errno
+import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -112,6 +114,8 @@ class Dispatcher:
         self.context = self._context = context
         self._walks = Walks()
         self.agreed: Agreed | None = None
+        self._guard = threading.Lock()
+        self.refused: Counter[int] = Counter()  # answers by errno
 
     def detached(self, request: Request) -> bool:
         """Whether an answer may have to wait for answers to other requests."""
@@ -129,6 +133,9 @@ class Dispatcher:
         if row is None:
             return self._answer_special(request)
         answer = self._answer_row(row, request)
+        if isinstance(answer, int):
+            with self._guard:
+                self.refused[answer] += 1
         return None if request.opcode in NO_REPLY else answer
 
     def unwanted(self, request: Request, answer: Data) -> None:
