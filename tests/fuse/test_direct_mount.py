@@ -17,7 +17,7 @@ import pytest
 
 from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.channel import Channel
-from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.context import Context, Freshness
 from luciole.client.fuse.direct.dispatch import Dispatcher
 from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.messages import Validity
@@ -44,12 +44,16 @@ class HereMounted:
     """A mount served by this process, which believes for long what it knows, and a second client
     of the same cluster."""
 
-    def __init__(self, place: Path, *, by_helper: bool = False) -> None:
+    def __init__(
+        self, place: Path, *, by_helper: bool = False, feed: Freshness | None = None
+    ) -> None:
         self.place = place
+        self.feed = feed
         self.ended = False
         cluster = MemoryCluster(ThreadRuntime())
         drive(cluster.start())
-        self.operations = cluster.client(b"the mount's own.", None)
+        self.operations = cluster.client(
+            b"the mount's own.", None, believe_seconds=WAIT_S if feed else 0.0)
         self.other = cluster.client(b"another client..", None)
         self.channel = Channel(mounting.mount(
             place, allow_other=True, max_read=REQUEST_BYTES_MAX, by_helper=by_helper))
@@ -59,7 +63,8 @@ class HereMounted:
         server = Server(
             channel, Dispatcher(Context(
                 self.operations, LONG, LONG,
-                Drops(self.operations, channel.invalidate_inode), store_page=channel.store)))
+                Drops(self.operations, channel.invalidate_inode), self.feed,
+                store_page=channel.store)))
         server.start()
         return server
 
@@ -175,6 +180,51 @@ def test_only_the_kernel_says_estale_of_a_directory_that_it_cannot_move(
         renaming.result(WAIT_S)
     assert (here.place / "new" / "moved").is_dir()
     assert here.server.dispatcher.refused[errno.ESTALE] == 0
+
+
+class Told:
+    """A feed of changes that told nothing yet."""
+
+    live = True
+    count = 0
+
+
+def test_a_directory_is_not_asked_for_after_each_change_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "mnt"
+    place.mkdir()
+    here = HereMounted(place, feed=Told())
+    asked: list[int] = []
+    ask = here.operations.getattr
+
+    async def getattr_(inode_id: int) -> meta_pb2.Inode:
+        asked.append(inode_id)
+        return await ask(inode_id)
+
+    monkeypatch.setattr(here.operations, "getattr", getattr_)
+    try:
+        folder = place / "folder"
+        folder.mkdir()
+        inode_id = folder.stat().st_ino
+        asked.clear()
+        for number in range(3):
+            (folder / f"{number}").write_bytes(b"content")
+            (folder / f"{number}").rename(folder / f"{number}.new")
+            (folder / f"below{number}").mkdir()
+            (folder / f"{number}.new").unlink()
+            seen, wanted = folder.stat(), drive(here.other.getattr(inode_id))
+            assert (seen.st_nlink, seen.st_mtime_ns, seen.st_ctime_ns) == (
+                wanted.nlink, wanted.mtime_ns, wanted.ctime_ns)
+        assert inode_id not in asked
+        (folder / "last").touch()
+        drive(here.other.setattr(meta_pb2.SetAttrRequest(
+            credential=WHO, inode_id=inode_id, mode=0o700)))
+        here.operations.parents.forget([inode_id])
+        assert folder.stat().st_mode & 0o777 == 0o700, "as others left it, once that was told"
+        assert inode_id in asked
+    finally:
+        here.end()
 
 
 class Blocking(Operations):

@@ -72,6 +72,17 @@ class Context:
             return self.untold
         return self.told if self.feed.count == self._begun.count else NOT_VALID
 
+    async def attributes(self, inode_id: int) -> meta_pb2.Inode:
+        """The attributes of an inode, from the answer to this mount's last change if they may be.
+
+        What others change is told in between, or while this request is answered: see `validity`.
+        """
+        if self.feed is not None and self.feed.live:
+            taken = self.operations.taken(inode_id)
+            if taken is not None:
+                return taken
+        return await self.operations.getattr(inode_id)
+
     async def lengthen(self, inode_id: int, handle: int, end: int) -> None:
         """The kernel takes a file to have `end` bytes at least. Raises FsError.
 

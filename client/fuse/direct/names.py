@@ -47,7 +47,7 @@ async def getattr_(context: Context, request: Request) -> bytes:
     """stat(2), and what the kernel asks before it reads, or seeks from the end of a file."""
     lengths = context.drops.lengths
     doubt = lengths.doubt(request)
-    inode = await context.operations.getattr(request.node)
+    inode = await context.attributes(request.node)
     if doubt:
         # What cannot be read is the business of whoever reads.
         with contextlib.suppress(FsError):
@@ -62,7 +62,7 @@ async def statx(context: Context, request: Request) -> bytes:
     """statx(2): as stat, and the time of birth."""
     request.fields(protocol.STATX_IN)
     return messages.extended_attributes(
-        await context.operations.getattr(request.node), context.validity)
+        await context.attributes(request.node), context.validity)
 
 
 async def setattr_(context: Context, request: Request) -> bytes:
