@@ -20,6 +20,7 @@ from luciole.client.files import OpenFile
 from luciole.client.handles import Fresh, Handle, OpenFlags
 from luciole.client.listing import DirectoryHandle
 from luciole.client.locks import Locks, Waiting
+from luciole.client.parents import Parents
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.meta import MetaClient
 from luciole.client.remote.packed import PackedReader
@@ -49,7 +50,9 @@ class Operations:
         believe_seconds: float = 0.0,
         spawn: Spawn | None = None,
     ) -> None:
-        self.xattrs = ExtendedAttributes(runtime, meta, believe_seconds=believe_seconds)
+        self.parents = Parents(runtime, meta, believe_seconds=believe_seconds)
+        self.xattrs = ExtendedAttributes(
+            runtime, meta, believe_seconds=believe_seconds, changing=self.parents.forget)
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
@@ -102,11 +105,19 @@ class Operations:
             services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id))
         return await self._shown(reply.inode)
 
+    def taken(self, inode_id: int) -> meta_pb2.Inode | None:
+        """The attributes of a directory that this client has just changed, if the answer to that
+        is true still. Only for whoever hears the changes of others.
+        """
+        inode = self.parents.take(inode_id)
+        return None if inode is None else self._overlay(inode)
+
     async def setattr(
         self, request: meta_pb2.SetAttrRequest, length: int | None = None, handle: int = 0
     ) -> meta_pb2.Inode:
         """Changes the length if given, then whatever else `request` names."""
         inode = None
+        self.parents.forget([request.inode_id])
         if length is not None:
             inode = await self.truncate(request.credential, request.inode_id, length, handle)
         if _names_anything(request):
@@ -143,21 +154,21 @@ class Operations:
         *, umask: int = 0,
     ) -> meta_pb2.Inode:
         """Makes a directory. `umask` is left to a default access control list, if there is one."""
-        return (await self._meta.change(services.META_MAKE_DIR, meta_pb2.MakeDirRequest(
+        return (await self.parents.change(services.META_MAKE_DIR, meta_pb2.MakeDirRequest(
             credential=credential, parent=parent, name=name, mode=mode, umask=umask))).inode
 
     async def make_node(self, request: meta_pb2.MakeNodeRequest) -> meta_pb2.Inode:
         """Makes a fifo, a socket or a device."""
-        return (await self._meta.change(services.META_MAKE_NODE, request)).inode
+        return (await self.parents.change(services.META_MAKE_NODE, request)).inode
 
     async def rmdir(self, credential: common_pb2.Credential, parent: int, name: bytes) -> None:
         """Removes an empty directory."""
-        await self._meta.change(services.META_REMOVE_DIR, meta_pb2.RemoveRequest(
+        await self.parents.change(services.META_REMOVE_DIR, meta_pb2.RemoveRequest(
             credential=credential, parent=parent, name=name))
 
     async def unlink(self, credential: common_pb2.Credential, parent: int, name: bytes) -> None:
         """Takes a name away. A file that is open here lives on until its last close."""
-        reply = await self._meta.change(services.META_UNLINK, meta_pb2.RemoveRequest(
+        reply = await self.parents.change(services.META_UNLINK, meta_pb2.RemoveRequest(
             credential=credential, parent=parent, name=name))
         await self._keep_if_open(reply.inode)
 
@@ -165,7 +176,7 @@ class Operations:
         self, credential: common_pb2.Credential, parent: int, name: bytes, target: bytes
     ) -> meta_pb2.Inode:
         """Makes a symbolic link."""
-        return (await self._meta.change(services.META_SYMLINK, meta_pb2.SymlinkRequest(
+        return (await self.parents.change(services.META_SYMLINK, meta_pb2.SymlinkRequest(
             credential=credential, parent=parent, name=name, target=target))).inode
 
     async def readlink(self, inode_id: int) -> bytes:
@@ -178,13 +189,13 @@ class Operations:
         self, credential: common_pb2.Credential, inode_id: int, parent: int, name: bytes
     ) -> meta_pb2.Inode:
         """Gives a file one more name."""
-        reply = await self._meta.change(services.META_LINK, meta_pb2.LinkRequest(
+        reply = await self.parents.change(services.META_LINK, meta_pb2.LinkRequest(
             credential=credential, inode_id=inode_id, parent=parent, name=name))
         return self._overlay(reply.inode)
 
     async def rename(self, request: meta_pb2.RenameRequest) -> None:
         """Moves an entry."""
-        reply = await self._meta.change(services.META_RENAME, request)
+        reply = await self.parents.change(services.META_RENAME, request)
         if reply.HasField("replaced") and not request.exchange:
             await self._keep_if_open(reply.replaced)
 
@@ -205,7 +216,7 @@ class Operations:
         """
         session = self._runtime.entropy.token(16) if flags.write else b""
         method = services.META_CREATE if name else services.META_CREATE_UNNAMED
-        reply = await self._meta.change(method, meta_pb2.CreateRequest(
+        reply = await self.parents.change(method, meta_pb2.CreateRequest(
             credential=credential, parent=parent, name=name, mode=mode, umask=umask,
             exclusive=flags.exclusive, truncate=flags.truncate, read=flags.read,
             write=flags.write, session_id=session))

@@ -9,7 +9,7 @@ table.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from luciole.client.remote.meta import MetaClient
@@ -41,7 +41,12 @@ class _Known(NamedTuple):
 class ExtendedAttributes:
     """The attributes of every inode, through one client."""
 
-    def __init__(self, runtime: Runtime, meta: MetaClient, *, believe_seconds: float) -> None:
+    def __init__(
+        self, runtime: Runtime, meta: MetaClient, *, believe_seconds: float,
+        changing: Callable[[list[int]], None] = lambda inode_ids: None,
+    ) -> None:
+        """`changing` is told of inodes that are about to be changed."""
+        self._changing = changing
         self._runtime = runtime
         self._meta = meta
         self._believe_seconds = believe_seconds
@@ -92,11 +97,13 @@ class ExtendedAttributes:
 
     async def set(self, request: meta_pb2.SetXattrRequest) -> None:
         """Makes or replaces one."""
+        self._changing([request.inode_id])
         self.seen((await self._meta.change(services.META_SET_XATTR, request)).inode)
 
     async def remove(
         self, credential: common_pb2.Credential, inode_id: int, name: bytes
     ) -> None:
         """Removes one. Raises FsError NO_ATTRIBUTE when it is not there."""
+        self._changing([inode_id])
         self.seen((await self._meta.change(services.META_REMOVE_XATTR, meta_pb2.RemoveXattrRequest(
             credential=credential, inode_id=inode_id, name=name))).inode)

@@ -172,10 +172,12 @@ class StatRequest(_message.Message):
     def __init__(self, inode_id: _Optional[int] = ...) -> None: ...
 
 class InodeReply(_message.Message):
-    __slots__ = ("inode",)
+    __slots__ = ("inode", "directories")
     INODE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     inode: Inode
-    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+    directories: _containers.RepeatedCompositeFieldContainer[Inode]
+    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
 
 class BatchStatRequest(_message.Message):
     __slots__ = ("inode_ids",)
@@ -244,12 +246,14 @@ class CreateRequest(_message.Message):
     def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., mode: _Optional[int] = ..., exclusive: _Optional[bool] = ..., truncate: _Optional[bool] = ..., read: _Optional[bool] = ..., write: _Optional[bool] = ..., session_id: _Optional[bytes] = ..., umask: _Optional[int] = ...) -> None: ...
 
 class CreateReply(_message.Message):
-    __slots__ = ("inode", "created")
+    __slots__ = ("inode", "created", "directories")
     INODE_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     inode: Inode
     created: bool
-    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., created: _Optional[bool] = ...) -> None: ...
+    directories: _containers.RepeatedCompositeFieldContainer[Inode]
+    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., created: _Optional[bool] = ..., directories: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("request_id", "credential", "inode_id", "read", "write", "truncate", "session_id")
@@ -412,10 +416,12 @@ class RemoveRequest(_message.Message):
     def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
 
 class RemoveReply(_message.Message):
-    __slots__ = ("inode",)
+    __slots__ = ("inode", "directories")
     INODE_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     inode: Inode
-    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+    directories: _containers.RepeatedCompositeFieldContainer[Inode]
+    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
 
 class SymlinkRequest(_message.Message):
     __slots__ = ("request_id", "credential", "parent", "name", "target")
@@ -466,12 +472,14 @@ class RenameRequest(_message.Message):
     def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ..., new_parent: _Optional[int] = ..., new_name: _Optional[bytes] = ..., no_replace: _Optional[bool] = ..., exchange: _Optional[bool] = ...) -> None: ...
 
 class RenameReply(_message.Message):
-    __slots__ = ("inode", "replaced")
+    __slots__ = ("inode", "replaced", "directories")
     INODE_FIELD_NUMBER: _ClassVar[int]
     REPLACED_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     inode: Inode
     replaced: Inode
-    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., replaced: _Optional[_Union[Inode, _Mapping]] = ...) -> None: ...
+    directories: _containers.RepeatedCompositeFieldContainer[Inode]
+    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., replaced: _Optional[_Union[Inode, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
 
 class SetXattrRequest(_message.Message):
     __slots__ = ("request_id", "credential", "inode_id", "name", "value", "create", "replace", "clear_setgid")

@@ -69,15 +69,18 @@ async def check_absent(txn: Transaction, parent_id: int, name: bytes) -> None:
 
 
 async def enter(
-    txn: Transaction, parent_id: int, name: bytes, inode: meta_pb2.Inode, now_ns: int
-) -> None:
-    """Stores a fresh inode and its first name. Raises FsError QUOTA_EXCEEDED."""
+    txn: Transaction, parent: meta_pb2.Inode, name: bytes, inode: meta_pb2.Inode, now_ns: int
+) -> meta_pb2.Inode:
+    """Stores a fresh inode and its first name; returns the parent as it is then.
+
+    Raises FsError QUOTA_EXCEEDED.
+    """
     await usage.charge(txn, inode.quota_root, inode.length, 1)
     inodes.store(txn, inode)
-    inodes.add_dentry(txn, parent_id, name, inode)
-    is_directory = inode.type == meta_pb2.DIRECTORY
-    inodes.touch_directory(txn, parent_id, now_ns, subdirectories=int(is_directory))
+    inodes.add_dentry(txn, parent.inode_id, name, inode)
     txn.add(schema.INODE_COUNT, 1)
+    is_directory = inode.type == meta_pb2.DIRECTORY
+    return await inodes.change_directory(txn, parent, now_ns, subdirectories=int(is_directory))
 
 
 async def create(
@@ -99,9 +102,9 @@ async def create(
     inode = new_inode(parent, meta_pb2.REGULAR, request, env)
     inode.layout.CopyFrom(env.new_layout)
     inode.allocated = 0
-    await enter(txn, request.parent, request.name, inode, env.now_ns)
+    changed = await enter(txn, parent, request.name, inode, env.now_ns)
     open_file.begin_session(txn, request, inode.inode_id, env.now_ns)
-    return meta_pb2.CreateReply(inode=inode, created=True)
+    return meta_pb2.CreateReply(inode=inode, created=True, directories=[changed])
 
 
 async def create_unnamed(
@@ -135,8 +138,8 @@ async def make_node(
         raise FsError(Kind.NOT_PERMITTED, "only root makes devices", repr(request.name))
     inode = new_inode(parent, request.type, request, env)
     inode.rdev = request.rdev if request.type in DEVICES else 0
-    await enter(txn, request.parent, request.name, inode, env.now_ns)
-    return meta_pb2.InodeReply(inode=inode)
+    changed = await enter(txn, parent, request.name, inode, env.now_ns)
+    return meta_pb2.InodeReply(inode=inode, directories=[changed])
 
 
 async def make_root(txn: Transaction, now_ns: int) -> None:

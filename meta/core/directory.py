@@ -21,9 +21,9 @@ async def make_dir(
     inode = new_inode(parent, meta_pb2.DIRECTORY, request, env)
     inode.parent = request.parent
     inode.nlink = 2
-    await enter(txn, request.parent, request.name, inode, env.now_ns)
+    changed = await enter(txn, parent, request.name, inode, env.now_ns)
     txn.set(schema.times_key(inode.inode_id), schema.encode_times(env.now_ns, env.now_ns))
-    return meta_pb2.InodeReply(inode=inode)
+    return meta_pb2.InodeReply(inode=inode, directories=[changed])
 
 
 async def remove_dir(
@@ -40,9 +40,9 @@ async def remove_dir(
         raise FsError(Kind.NOT_EMPTY, "the directory has entries", repr(request.name))
     inodes.drop(txn, inode)
     txn.clear(schema.dentry_key(request.parent, request.name))
-    inodes.touch_directory(txn, request.parent, env.now_ns, subdirectories=-1)
+    changed = await inodes.change_directory(txn, parent, env.now_ns, subdirectories=-1)
     inode.nlink = 0
-    return meta_pb2.RemoveReply(inode=inode)
+    return meta_pb2.RemoveReply(inode=inode, directories=[changed])
 
 
 async def read_dir(

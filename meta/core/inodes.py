@@ -98,6 +98,14 @@ def touch_directory(txn: Transaction, directory: int, now_ns: int, subdirectorie
         txn.add(schema.subdirectories_key(directory), subdirectories)
 
 
+async def change_directory(
+    txn: Transaction, directory: meta_pb2.Inode, now_ns: int, subdirectories: int = 0
+) -> meta_pb2.Inode:
+    """As `touch_directory`; returns the directory, given as its record, as it is then."""
+    touch_directory(txn, directory.inode_id, now_ns, subdirectories)
+    return (await complete(txn, [directory]))[0]
+
+
 def drop(txn: Transaction, inode: meta_pb2.Inode) -> None:
     """Removes an inode with everything that is recorded of it alone."""
     txn.clear(schema.inode_key(inode.inode_id))

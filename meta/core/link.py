@@ -22,8 +22,8 @@ async def symlink(
     inode = new_inode(parent, meta_pb2.SYMLINK, request, env)
     inode.symlink = request.target
     inode.length = len(request.target)
-    await enter(txn, request.parent, request.name, inode, env.now_ns)
-    return meta_pb2.InodeReply(inode=inode)
+    changed = await enter(txn, parent, request.name, inode, env.now_ns)
+    return meta_pb2.InodeReply(inode=inode, directories=[changed])
 
 
 async def link(
@@ -47,8 +47,8 @@ async def link(
     inode.ctime_ns = env.now_ns
     inodes.store(txn, inode)
     inodes.add_dentry(txn, request.parent, request.name, inode)
-    inodes.touch_directory(txn, request.parent, env.now_ns)
-    return meta_pb2.InodeReply(inode=inode)
+    changed = await inodes.change_directory(txn, parent, env.now_ns)
+    return meta_pb2.InodeReply(inode=inode, directories=[changed])
 
 
 async def unlink(
@@ -62,7 +62,7 @@ async def unlink(
     inode = await inodes.load_record(txn, dentry.inode_id)
     access.check_sticky(parent, inode, request.credential)
     txn.clear(schema.dentry_key(request.parent, request.name))
-    inodes.touch_directory(txn, request.parent, env.now_ns)
+    changed = await inodes.change_directory(txn, parent, env.now_ns)
     await trash.drop_link(txn, inode, request.parent, request.name,
                           uid=request.credential.uid, now_ns=env.now_ns)
-    return meta_pb2.RemoveReply(inode=inode)
+    return meta_pb2.RemoveReply(inode=inode, directories=[changed])

@@ -36,8 +36,8 @@ async def rename(
             txn, request, env, moved, target=target, parents=(source_parent, target_parent))
     if target is None:
         await quota.move(txn, moved, source_parent, target_parent)
-        _move(txn, request, env, moved, replaced_directory=False)
-        return meta_pb2.RenameReply(inode=moved)
+        changed = await _move(txn, request, env, moved, parents=(source_parent, target_parent))
+        return meta_pb2.RenameReply(inode=moved, directories=changed)
     if request.no_replace:
         raise FsError(Kind.EXISTS, "the new name is taken", repr(request.new_name))
     if target.inode_id == source.inode_id:
@@ -46,9 +46,9 @@ async def rename(
     access.check_sticky(target_parent, replaced, request.credential)
     await quota.move(txn, moved, source_parent, target_parent)
     await _replace(txn, moved, replaced, request, env)
-    _move(txn, request, env, moved,
-          replaced_directory=replaced.type == meta_pb2.DIRECTORY)
-    return meta_pb2.RenameReply(inode=moved, replaced=replaced)
+    changed = await _move(txn, request, env, moved, parents=(source_parent, target_parent),
+                          replaced_directory=replaced.type == meta_pb2.DIRECTORY)
+    return meta_pb2.RenameReply(inode=moved, replaced=replaced, directories=changed)
 
 
 async def _writable(
@@ -99,21 +99,28 @@ async def _replace(
                           uid=request.credential.uid, now_ns=env.now_ns)
 
 
-def _move(
+async def _move(
     txn: Transaction, request: meta_pb2.RenameRequest, env: Environment, moved: meta_pb2.Inode,
-    *, replaced_directory: bool,
-) -> None:
+    *, parents: tuple[meta_pb2.Inode, meta_pb2.Inode], replaced_directory: bool = False,
+) -> list[meta_pb2.Inode]:
+    """Returns the directories that changed."""
     is_directory = int(moved.type == meta_pb2.DIRECTORY)
     txn.clear(schema.dentry_key(request.parent, request.name))
     inodes.add_dentry(txn, request.new_parent, request.new_name, moved)
     _moved(txn, moved, request.new_parent, env)
     gained = is_directory - int(replaced_directory)
-    if request.parent == request.new_parent:
-        inodes.touch_directory(
-            txn, request.parent, env.now_ns, subdirectories=gained - is_directory)
-    else:
-        inodes.touch_directory(txn, request.parent, env.now_ns, subdirectories=-is_directory)
-        inodes.touch_directory(txn, request.new_parent, env.now_ns, subdirectories=gained)
+    return await _change_both(txn, parents, env, -is_directory, gained)
+
+
+async def _change_both(
+    txn: Transaction, parents: tuple[meta_pb2.Inode, meta_pb2.Inode], env: Environment,
+    *gained: int,
+) -> list[meta_pb2.Inode]:
+    """The entries of both directories, which may be one, changed; `gained`: subdirectories."""
+    if parents[0].inode_id == parents[1].inode_id:
+        return [await inodes.change_directory(txn, parents[0], env.now_ns, sum(gained))]
+    return [await inodes.change_directory(txn, parent, env.now_ns, change)
+            for parent, change in zip(parents, gained, strict=True)]
 
 
 def _moved(txn: Transaction, inode: meta_pb2.Inode, parent: int, env: Environment) -> None:
@@ -144,8 +151,5 @@ async def _exchange(
     _moved(txn, moved, request.new_parent, env)
     _moved(txn, other, request.parent, env)
     change = int(other.type == meta_pb2.DIRECTORY) - int(moved.type == meta_pb2.DIRECTORY)
-    same = request.parent == request.new_parent
-    inodes.touch_directory(txn, request.parent, env.now_ns, 0 if same else change)
-    if not same:
-        inodes.touch_directory(txn, request.new_parent, env.now_ns, -change)
-    return meta_pb2.RenameReply(inode=moved, replaced=other)
+    changed = await _change_both(txn, parents, env, change, -change)
+    return meta_pb2.RenameReply(inode=moved, replaced=other, directories=changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from luciole.client.fuse.direct import mounting
 from luciole.client.fuse.direct.channel import Channel
-from luciole.client.fuse.direct.context import Context
+from luciole.client.fuse.direct.context import Context, Freshness
 from luciole.client.fuse.direct.dispatch import Dispatcher
 from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.messages import Validity
@@ -25,7 +26,7 @@ from luciole.client.fuse.direct.server import IDLE_MAX, Server
 from luciole.client.fuse.mount_table import device_of_mount, find_mount
 from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
-from luciole.proto import common_pb2
+from luciole.proto import common_pb2, meta_pb2
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import MemoryCluster
 from luciole.tests.fuse.mounted import BINDINGS, mounted, needs_fuse
@@ -43,12 +44,16 @@ class HereMounted:
     """A mount served by this process, which believes for long what it knows, and a second client
     of the same cluster."""
 
-    def __init__(self, place: Path, *, by_helper: bool = False) -> None:
+    def __init__(
+        self, place: Path, *, by_helper: bool = False, feed: Freshness | None = None
+    ) -> None:
         self.place = place
+        self.feed = feed
         self.ended = False
         cluster = MemoryCluster(ThreadRuntime())
         drive(cluster.start())
-        self.operations = cluster.client(b"the mount's own.", None)
+        self.operations = cluster.client(
+            b"the mount's own.", None, believe_seconds=WAIT_S if feed else 0.0)
         self.other = cluster.client(b"another client..", None)
         self.channel = Channel(mounting.mount(
             place, allow_other=True, max_read=REQUEST_BYTES_MAX, by_helper=by_helper))
@@ -58,7 +63,8 @@ class HereMounted:
         server = Server(
             channel, Dispatcher(Context(
                 self.operations, LONG, LONG,
-                Drops(self.operations, channel.invalidate_inode))))
+                Drops(self.operations, channel.invalidate_inode), self.feed,
+                store_page=channel.store)))
         server.start()
         return server
 
@@ -117,6 +123,108 @@ def test_bytes_can_be_put_into_the_kernels_pages(here: HereMounted) -> None:
         assert here.channel.store(inode_id, 0, b"b" * 4096)
         file.seek(0)
         assert file.read() == b"b" * 4096
+
+
+def test_a_length_is_known_though_a_later_change_overtakes_the_answer(
+    here: HereMounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel drops an answer that was overtaken by an invalidation, and asks no second time."""
+    inode_id = here.write_elsewhere(b"log", b"one")
+    drops = here.server.context.drops
+    ask = here.operations.getattr
+
+    async def overtaken(asked: int) -> meta_pb2.Inode:
+        inode = await ask(asked)
+        drops.drop(asked)
+        return inode
+
+    with (here.place / "log").open("rb", buffering=0) as log:
+        assert log.read() == b"one"
+        monkeypatch.setattr(here.operations, "getattr", overtaken)
+        for content in (b"one two", b"one two three"):
+            here.write_elsewhere(b"log", content)
+            drops.drop(inode_id)
+            seen = log.tell()
+            assert log.read() == content[seen:]
+
+
+def test_only_the_kernel_says_estale_of_a_directory_that_it_cannot_move(
+    here: HereMounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another mount moved it. Linux finds it at its new place, and would have to move what it
+    remembers of the old one, while a rename of this mount holds the lock for that."""
+    for name in ("old", "old/moved", "new", "from", "to"):
+        (here.place / name).mkdir()
+    (here.place / "from" / "file").touch()
+    old, new = ((here.place / name).stat().st_ino for name in ("old", "new"))
+    drive(here.other.rename(meta_pb2.RenameRequest(
+        credential=WHO, parent=old, name=b"moved", new_parent=new, new_name=b"moved")))
+    gate, waiting = threading.Event(), threading.Event()
+    rename = here.operations.rename
+
+    async def slow(request: meta_pb2.RenameRequest) -> None:
+        waiting.set()
+        assert gate.wait(WAIT_S)
+        await rename(request)
+
+    monkeypatch.setattr(here.operations, "rename", slow)
+    with ThreadPoolExecutor(1) as pool:
+        renaming = pool.submit(
+            (here.place / "from" / "file").rename, here.place / "to" / "file")
+        try:
+            assert waiting.wait(WAIT_S)
+            with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+                (here.place / "new" / "moved").stat()
+        finally:
+            gate.set()
+        renaming.result(WAIT_S)
+    assert (here.place / "new" / "moved").is_dir()
+    assert here.server.dispatcher.refused[errno.ESTALE] == 0
+
+
+class Told:
+    """A feed of changes that told nothing yet."""
+
+    live = True
+    count = 0
+
+
+def test_a_directory_is_not_asked_for_after_each_change_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "mnt"
+    place.mkdir()
+    here = HereMounted(place, feed=Told())
+    asked: list[int] = []
+    ask = here.operations.getattr
+
+    async def getattr_(inode_id: int) -> meta_pb2.Inode:
+        asked.append(inode_id)
+        return await ask(inode_id)
+
+    monkeypatch.setattr(here.operations, "getattr", getattr_)
+    try:
+        folder = place / "folder"
+        folder.mkdir()
+        inode_id = folder.stat().st_ino
+        asked.clear()
+        for number in range(3):
+            (folder / f"{number}").write_bytes(b"content")
+            (folder / f"{number}").rename(folder / f"{number}.new")
+            (folder / f"below{number}").mkdir()
+            (folder / f"{number}.new").unlink()
+            seen, wanted = folder.stat(), drive(here.other.getattr(inode_id))
+            assert (seen.st_nlink, seen.st_mtime_ns, seen.st_ctime_ns) == (
+                wanted.nlink, wanted.mtime_ns, wanted.ctime_ns)
+        assert inode_id not in asked
+        (folder / "last").touch()
+        drive(here.other.setattr(meta_pb2.SetAttrRequest(
+            credential=WHO, inode_id=inode_id, mode=0o700)))
+        here.operations.parents.forget([inode_id])
+        assert folder.stat().st_mode & 0o777 == 0o700, "as others left it, once that was told"
+        assert inode_id in asked
+    finally:
+        here.end()
 
 
 class Blocking(Operations):

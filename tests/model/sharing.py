@@ -26,7 +26,6 @@ import time
 from pathlib import Path
 
 BUSY_S = 60.0
-SHORT_READS_MAX = 5  # in a row
 CHECKPOINT_PAGES = 20
 WHOLE_BYTES = 200_000
 WORD = 8
@@ -61,25 +60,10 @@ def _connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
     return connection
 
 
-def _begin(connection: sqlite3.Connection) -> None:
-    """Begins a transaction. A short read is told before anything was done, so one may try again:
-    on a busy machine it comes about once in two hundred (docs/posix.md).
-    """
-    for left in reversed(range(SHORT_READS_MAX)):
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as failure:
-            if failure.sqlite_errorname != "SQLITE_IOERR_SHORT_READ" or not left:
-                raise
-            print("a short read when a transaction began", file=sys.stderr)
-        else:
-            return
-
-
 def add_rows(path: Path, name: str, times: int, synchronous: str) -> None:
     connection = _connect(path, synchronous)
     for number in range(times):
-        _begin(connection)
+        connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE counter SET value = value + 1")
         connection.execute("INSERT INTO rows VALUES (?, ?, ?)", (name, number, name * 300))
         connection.execute("COMMIT")

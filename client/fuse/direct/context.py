@@ -72,6 +72,28 @@ class Context:
             return self.untold
         return self.told if self.feed.count == self._begun.count else NOT_VALID
 
+    async def attributes(self, inode_id: int) -> meta_pb2.Inode:
+        """The attributes of an inode, from the answer to this mount's last change if they may be.
+
+        What others change is told in between, or while this request is answered: see `validity`.
+        """
+        if self.feed is not None and self.feed.live:
+            taken = self.operations.taken(inode_id)
+            if taken is not None:
+                return taken
+        return await self.operations.getattr(inode_id)
+
+    async def lengthen(self, inode_id: int, handle: int, end: int) -> None:
+        """The kernel takes a file to have `end` bytes at least. Raises FsError.
+
+        Pages that it is given lengthen a file. Not for a thread of those that serve reads: the
+        kernel may wait for one of them to get that page.
+        """
+        last = await self.operations.read(handle, end - 1, 1)
+        if last:
+            self.twins.forget(inode_id, end - 1, 1)
+            self.store_page(inode_id, end - 1, last)
+
     async def as_caller(
         self, request: Request, call: Callable[[common_pb2.Credential], Awaitable[T]],
         *, with_groups: bool = False,

@@ -1,19 +1,21 @@
 """One request in, one answer out: the table of opcodes and what an error becomes.
 
 Layer: shell. `Dispatcher.answer` never raises for what a request holds: it gives data, or an
-errno, or nothing where the protocol wants no reply.
+errno, or nothing where the protocol wants no reply. The guard is over the count of errors.
 
 A new operation is one line of the table: its handler in place of `None`. ENOSYS, until then, tells
 the kernel never to ask again, and it does what is right without the filesystem: ENOTTY for ioctl.
 
 FUSE_INTERRUPT ends waits for locks (interrupts.py), and those of the killed (killed.py). Requests
-that may give or take a lock are `detached`: whoever serves the device hands them to a thread of
-their own.
+that may give or take a lock, or the kernel a page, are `detached`: whoever serves the device hands
+them to a thread of their own.
 """
 
 from __future__ import annotations
 
 import errno
+import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -50,7 +52,7 @@ class Row(NamedTuple):
 
 TABLE: dict[int, Row] = {
     Opcode.LOOKUP: Row(names.lookup),
-    Opcode.GETATTR: Row(names.getattr_),
+    Opcode.GETATTR: Row(names.getattr_, protocol.GETATTR_IN.size),
     Opcode.SETATTR: Row(names.setattr_, protocol.SETATTR_IN.size),
     Opcode.READLINK: Row(names.readlink),
     Opcode.SYMLINK: Row(names.symlink),
@@ -112,9 +114,13 @@ class Dispatcher:
         self.context = self._context = context
         self._walks = Walks()
         self.agreed: Agreed | None = None
+        self._guard = threading.Lock()
+        self.refused: Counter[int] = Counter()  # answers by errno
 
     def detached(self, request: Request) -> bool:
         """Whether an answer may have to wait for answers to other requests."""
+        if request.opcode == Opcode.GETATTR and len(request.body) >= protocol.GETATTR_IN.size:
+            return self._context.drops.lengths.doubt(request) != 0
         return request.opcode in DETACHED or (
             request.opcode in MAY_UNLOCK and self._context.operations.locks.any_held)
 
@@ -127,6 +133,9 @@ class Dispatcher:
         if row is None:
             return self._answer_special(request)
         answer = self._answer_row(row, request)
+        if isinstance(answer, int):
+            with self._guard:
+                self.refused[answer] += 1
         return None if request.opcode in NO_REPLY else answer
 
     def unwanted(self, request: Request, answer: Data) -> None:

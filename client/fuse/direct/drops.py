@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from luciole.client.fuse.direct.lengths import Lengths
 from luciole.client.operations import Operations
 from luciole.errors import FsError
 from luciole.log import get_logger
@@ -42,9 +43,11 @@ class Stored(NamedTuple):
 class Drops:
     """The files of one mount whose pages are being taken away."""
 
-    def __init__(self, operations: Operations, invalidate: Callable[[int], object]) -> None:
+    def __init__(self, operations: Operations, invalidate: Callable[[int], bool]) -> None:
+        """`invalidate` tells the kernel, and returns whether it knew the inode."""
         self._operations = operations
-        self._invalidate = invalidate
+        self._tell = invalidate
+        self.lengths = Lengths()
         self._guard = threading.Lock()
         self._locks = [threading.Lock() for _ in range(LOCKS)]
         self._staged: dict[int, list[Stored]] = {}
@@ -72,6 +75,11 @@ class Drops:
                         pieces = staged[written:]
                     written += len(pieces)
                     self._write(inode_id, pieces)
+
+    def _invalidate(self, inode_id: int) -> None:
+        self.lengths.invalidated(inode_id)
+        if not self._tell(inode_id):
+            self.lengths.forget(inode_id)
 
     def _write(self, inode_id: int, pieces: list[Stored]) -> None:
         try:

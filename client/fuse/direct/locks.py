@@ -63,11 +63,8 @@ async def _set(context: Context, request: Request, waiting: Waiting | None) -> b
     if fresh.pages:
         context.drops.drop(request.node)
     if fresh.end:
-        # Where O_APPEND writes, the kernel takes from its own length, for which it does not ask:
-        # but pages that it is given lengthen the file.
-        last = await context.operations.read(handle, fresh.end - 1, 1)
-        context.twins.forget(request.node, fresh.end - 1, 1)
-        context.store_page(request.node, fresh.end - 1, last)
+        # Where O_APPEND writes, the kernel takes from its own length, for which it does not ask.
+        await context.lengthen(request.node, handle, fresh.end)
     return b""
 
 

@@ -5,6 +5,7 @@ Layer: shell.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -129,5 +130,8 @@ def _end(mount_point: Path, client: Client, server: Server) -> None:
     mounting.detach(mount_point)
     if server.wait_unmounted(0.0):
         server.wait_finished(CLOSE_SECONDS / 2)
+    refused = server.dispatcher.refused
+    log.info("mount_ended", refused={
+        errno.errorcode.get(number, str(number)): count for number, count in refused.items()})
     drive(client.operations.close_all())
     drive(client.end_session())

@@ -6,6 +6,7 @@ reply: b"" where success is the whole answer. It raises FsError or RefusedError.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 
@@ -46,16 +47,25 @@ async def lookup(context: Context, request: Request) -> bytes:
 
 
 async def getattr_(context: Context, request: Request) -> bytes:
-    """stat(2)."""
-    return messages.attributes(
-        await context.operations.getattr(request.node), context.validity)
+    """stat(2), and what the kernel asks before it reads, or seeks from the end of a file."""
+    lengths = context.drops.lengths
+    doubt = lengths.doubt(request)
+    inode = await context.attributes(request.node)
+    if doubt:
+        # What cannot be read is the business of whoever reads.
+        with contextlib.suppress(FsError):
+            if lengths.missing(inode):
+                await context.lengthen(
+                    request.node, request.fields(protocol.GETATTR_IN)[2], inode.length)
+            lengths.settle(inode, doubt)
+    return messages.attributes(inode, context.validity)
 
 
 async def statx(context: Context, request: Request) -> bytes:
     """statx(2): as stat, and the time of birth."""
     request.fields(protocol.STATX_IN)
     return messages.extended_attributes(
-        await context.operations.getattr(request.node), context.validity)
+        await context.attributes(request.node), context.validity)
 
 
 async def setattr_(context: Context, request: Request) -> bytes:

@@ -79,6 +79,7 @@ IN_HEADER = Struct("=IIQQIIIHH")  # len, opcode, unique, nodeid, uid, gid, pid, 
 INIT_IN = Struct("=IIII")  # major, minor, max_readahead, flags
 INIT_IN_EXTENDED = Struct("=IIIII")  # and flags2
 GETATTR_IN = Struct("=IIQ")  # flags, pad, handle
+GETATTR_FH = 1  # the handle means something
 # valid, pad, handle, size, lock owner, atime, mtime, ctime, their nanoseconds, mode, pad, uid, gid,
 # pad
 SETATTR_IN = Struct("=IIQQQQQQIIIIIIII")

@@ -42,7 +42,7 @@ class Server:
         self, channel: Channel, dispatcher: Dispatcher, *, threads_max: int = THREADS_MAX
     ) -> None:
         self.channel = channel
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self.context = dispatcher.context
         self._threads_max = threads_max
         self._pool = Pool(REQUEST_BYTES_MAX)
@@ -112,7 +112,7 @@ class Server:
         except RefusedError:
             log.error("request_dropped", length=length)  # without a number there is no reply
             return False
-        if self._dispatcher.detached(request):
+        if self.dispatcher.detached(request):
             if self._locks_left.acquire(blocking=False):
                 own = Request(memoryview(bytes(buffer.whole[:length])))
                 trio.lowlevel.start_thread_soon(partial(self._answer, own), self._detached_ended)
@@ -131,7 +131,7 @@ class Server:
         if request.opcode == Opcode.INTERRUPT and len(request.body) >= INTERRUPT_IN.size:
             self._killed.announced(request.fields(INTERRUPT_IN)[0])
         self._killed.begin(request)
-        answer = self._dispatcher.answer(request)
+        answer = self.dispatcher.answer(request)
         self._killed.end(request)
         if answer is None:
             return
@@ -139,7 +139,7 @@ class Server:
             if isinstance(answer, int):
                 self.channel.answer_error(unique, answer)
             elif not self.channel.answer(unique, answer):
-                self._dispatcher.unwanted(request, answer)
+                self.dispatcher.unwanted(request, answer)
         except OSError:
             log.exception("reply_refused", operation=request.opcode)
             self.channel.answer_error(unique, errno.EIO)
