@@ -23,7 +23,7 @@ from luciole.runtime import drive
 
 THREADS_MAX = 8
 READS_MAX = 64  # in one message
-BYTES_MAX = 4 * 1024 * 1024  # in one message: what a round trip costs is little beside it
+BYTES_MAX = 4 * 1024 * 1024  # in one message: smaller ones have threads wait for each other
 
 
 class Completion(NamedTuple):
@@ -53,7 +53,9 @@ class Ring:
             raise FsError(Kind.INVALID_ARGUMENT, f"a ring has a depth of at least 1, not {depth}")
         self._client = client
         self._depth = depth
-        self._changed = threading.Condition()
+        self._guard = threading.Lock()
+        self._submitted = threading.Condition(self._guard)
+        self._ended = threading.Condition(self._guard)
         self._prepared: list[_Operation] = []
         self._queue: deque[_Operation] = deque()
         self._done: list[Completion] = []
@@ -71,7 +73,7 @@ class Ring:
         self._prepare(_Operation(False, file.handle, offset, as_bytes(view), tag))
 
     def _prepare(self, operation: _Operation) -> None:
-        with self._changed:
+        with self._guard:
             if self._closed:
                 raise FsError(Kind.NO_SESSION, "the ring is closed")
             if self._open == self._depth:
@@ -82,16 +84,17 @@ class Ring:
 
     def submit(self) -> int:
         """Starts what is prepared; returns how many operations that were."""
-        with self._changed:
+        with self._guard:
             prepared, self._prepared = self._prepared, []
             self._queue += prepared
+            batches = len(_batches(prepared))
             wanted = min(THREADS_MAX, self._depth, len(self._threads) + max(
-                0, len(_batches(prepared)) - self._idle))
+                0, batches - self._idle))
             while len(self._threads) < wanted:
                 thread = threading.Thread(target=self._work, name="luciole ring", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-            self._changed.notify_all()
+            self._submitted.notify(batches)
         return len(prepared)
 
     def wait(self, minimum: int = 1, timeout: float | None = None) -> list[Completion]:
@@ -100,31 +103,31 @@ class Ring:
         Never more than are under way are waited for; each of them ends by its own deadline.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
+        with self._guard:
             while len(self._done) < min(minimum, self._open - len(self._prepared)):
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                self._changed.wait(left)
+                self._ended.wait(left)
             done, self._done = self._done, []
             self._open -= len(done)
         return done
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._guard:
                 self._idle += 1
                 while not self._queue and not self._closed:
-                    self._changed.wait()
+                    self._submitted.wait()
                 self._idle -= 1
                 if not self._queue:
                     return
                 batch = _take(self._queue)
             results = self._carry_out(batch)
-            with self._changed:
+            with self._guard:
                 self._done += [Completion(operation.tag, result)
                                for operation, result in zip(batch, results, strict=True)]
-                self._changed.notify_all()
+                self._ended.notify_all()
 
     def _carry_out(self, batch: Sequence[_Operation]) -> Sequence[int | FsError]:
         what = [(operation.handle, operation.offset, operation.view) for operation in batch]
@@ -138,11 +141,11 @@ class Ring:
 
     def close(self) -> None:
         """Waits for what is under way and ends the threads; idempotent."""
-        with self._changed:
+        with self._guard:
             self._closed = True
             self._open -= len(self._prepared)
             self._prepared = []
-            self._changed.notify_all()
+            self._submitted.notify_all()
         for thread in self._threads:
             thread.join()
 

@@ -23,7 +23,7 @@ from luciole.routing import RoutingTable, serving_targets
 from luciole.runtime import Runtime
 
 READS_MAX = 1024  # of one message
-BYTES_MAX = 16 << 20  # of one message
+BYTES_MAX = 4 << 20  # of one message: more goes side by side
 
 Wanted = tuple[meta_pb2.Inode, int, memoryview]  # file, offset, where the bytes go
 
