@@ -81,19 +81,21 @@ def clear_stale(mount_point: Path) -> bool:
     """Takes away a mount whose daemon has died; returns whether there was one."""
     if not is_stale(mount_point):
         return False
-    _fusermount(mount_point, lazy=True)
+    _unmount(mount_point, lazy=True)
     return True
 
 
-def _fusermount(mount_point: Path, *, lazy: bool) -> None:
-    """Raises FsError BUSY or INTERNAL, with the remedy."""
-    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mount_point)]
+def _unmount(mount_point: Path, *, lazy: bool) -> None:
+    """Raises FsError BUSY or INTERNAL, with the remedy. Only root needs no helper for it."""
+    helper = ["fusermount3", "-u", *(["-z"] if lazy else [])]
+    command = [*(["umount", *(["-l"] if lazy else [])] if os.geteuid() == 0 else helper),
+               "--", str(mount_point)]
     try:
         done = subprocess.run(
             command, timeout=UNMOUNT_SECONDS, check=False, capture_output=True, text=True)
     except FileNotFoundError as failure:
-        raise FsError(Kind.CONFIG_INVALID, "the program fusermount3 is not there: install the "
-                      "package fuse3", str(mount_point)) from failure
+        raise FsError(Kind.CONFIG_INVALID, f"the program {command[0]} is not there: install "
+                      "the package fuse3", str(mount_point)) from failure
     except subprocess.TimeoutExpired as failure:
         raise FsError(Kind.DEADLINE_EXCEEDED, f"not unmounted within {UNMOUNT_SECONDS:.0f} s: "
                       "`luciole umount --lazy` detaches it at once", str(mount_point)) from failure
@@ -103,7 +105,7 @@ def _fusermount(mount_point: Path, *, lazy: bool) -> None:
         raise FsError(Kind.BUSY, "the mount is in use: close the programs that use it "
                       f"(`lsof {mount_point}` shows them), or detach it with "
                       f"`luciole umount --lazy {mount_point}`", str(mount_point))
-    raise FsError(Kind.INTERNAL, f"fusermount3: {done.stderr.strip()}", str(mount_point))
+    raise FsError(Kind.INTERNAL, f"{command[0]}: {done.stderr.strip()}", str(mount_point))
 
 
 def mount_name(mount_point: Path) -> str:
@@ -242,7 +244,7 @@ def unmount(mount_point: Path, *, lazy: bool = False) -> None:
     if clear_stale(mount_point):
         return
     daemon = find_daemon(mount_point)
-    _fusermount(mount_point, lazy=lazy)
+    _unmount(mount_point, lazy=lazy)
     if daemon is not None and not lazy and not processes.wait_end(daemon, UNMOUNT_SECONDS):
         raise FsError(Kind.DEADLINE_EXCEEDED, f"unmounted, but its daemon (process {daemon.pid}) "
                       f"still writes after {UNMOUNT_SECONDS:.0f} s", str(mount_point))
@@ -277,11 +279,11 @@ def _detach(mount_point: Path, note: Callable[[str], None]) -> bool:
     if not is_mounted(mount_point) or clear_stale(mount_point):
         return False
     try:
-        _fusermount(mount_point, lazy=False)
+        _unmount(mount_point, lazy=False)
     except FsError as failure:
         if failure.kind != Kind.BUSY:
             raise
         note(f"{mount_point} was in use: programs that use it lose it")
-        _fusermount(mount_point, lazy=True)
+        _unmount(mount_point, lazy=True)
         return True
     return False
