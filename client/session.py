@@ -85,11 +85,12 @@ class Client:
             kind=kind, pid=os.getpid(), started_ns=runtime.clock.wall_ns())
 
     def _heard(self, change: meta_pb2.Change) -> None:
-        self.operations.xattrs.forget(change.inode_ids)
+        self.operations.forget(change.inode_ids)
         if self.caches is not None:
             self.caches.forget(change)
 
     def _lost(self) -> None:
+        self.operations.forget(self.operations.open_files())
         if self.caches is not None:
             self.caches.forget_all(self.operations.open_files())
 
