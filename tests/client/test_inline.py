@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
-from luciole.errors import FsError
+from luciole.errors import FsError, Kind
 from luciole.inline import is_inline
 from luciole.limits import INLINE_BYTES_MAX
 from luciole.proto import meta_pb2
@@ -295,6 +295,25 @@ def test_a_cut_voids_what_was_reported_under_the_version_before() -> None:
         await two.truncate(CREDENTIAL, inode.inode_id, 100)
         await one.flush(handle)  # it leaves now, behind the cut
         assert await content_of(two, inode.inode_id) == b"a" * 100 + bytes(400) + b"b" * 10
+
+    run(body)
+
+
+def test_who_was_taken_for_dead_hears_that_its_chunks_were_overtaken() -> None:
+    async def body(filesystem: FileSystem, calls: Calls) -> None:
+        one, two = filesystem.mount(1), filesystem.mount(2)
+        handle, inode = await one.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
+        await one.write(handle, 0, memoryview(b"a" * CHUNK))
+        await one.settle(handle)
+        filesystem.view.alive = {bytes([2]) * 16}
+        for _ in range(3):
+            await filesystem.collector.run_once()
+        assert is_inline(await put(two, b"f", b"anew", OpenFlags(write=True, truncate=True)))
+        await one.flush(handle)
+        with pytest.raises(FsError) as caught:
+            await one.release(handle)
+        assert caught.value.kind == Kind.DATA_LOST
+        assert await content_of(two, inode.inode_id) == b"anew"
 
     run(body)
 
