@@ -1,40 +1,41 @@
-"""Open files: what this client knows of a file that the metadata service does not know yet.
+"""Open files: reads and writes of one inode through this client.
 
-Layer: shell. One `OpenFile` per inode with open handles. It holds the write buffer, the furthest
-end written here and the truncate version under which that was, the chains that a later fsync must
-flush, and how many bytes of blocks its updates took or freed. Close-to-open: `flush` (on every
-close) and `fsync` report the length; an open asks for the inode anew.
+Layer: shell. One `OpenFile` per inode with open handles. It holds the write buffer and the chains
+that a later fsync must flush; what it has to report is the other half (client/reporting.py).
+Close-to-open: `flush` (on every close) and `fsync` report the length; an open asks for the inode
+anew.
+
+The first bytes of a file that is inline, or may become so because it is empty yet, are collected
+(client/head.py) and leave with the report; all else goes to chunks.
 
 Appends (O_APPEND) are collected without a place. When they leave, the metadata service gives them
 one behind all others, so that appends of several clients never meet; the file's length grows only
 when they are reported.
 
 Concurrency: the lock of an `OpenFile` orders writes, truncation and flushes of one inode; reads
-take it only to let buffered writes leave first. It is never held over another such lock. What is
-known of the inode (`inode`, `_reported`, `_written_end`, `_mtime_ns`) changes under a second lock
-that is never held over a wait, since answers to any request may bring news of it.
+take it only to let buffered writes leave first, or to ask for what is inline. It is never held over
+another such lock.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple
 
 from luciole.client.core.layout import check_size, file_bytes_max
-from luciole.client.growth import Growth
-from luciole.client.handles import Fresh, Handle
+from luciole.client.handles import Handle
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
 from luciole.client.remote.meta import MetaClient
 from luciole.client.remote.packed import PackedReader
+from luciole.client.reporting import ReportedFile
 from luciole.client.write_buffer import Spawn, WriteBuffer
 from luciole.errors import FsError, Kind, require
+from luciole.inline import is_inline
+from luciole.limits import INLINE_BYTES_MAX
 from luciole.proto import meta_pb2, services
-from luciole.proto.method import Method
 from luciole.runtime import Runtime
 
-REPORT_ATTEMPTS = 8
 # Below a quota a writer asks for the room that is left whenever it has grown its file by an eighth
 # of it, within these bounds: so far may each file that grows at once pass the quota.
 QUOTA_STEP_MIN = 1 << 20
@@ -44,11 +45,22 @@ QUOTA_STEP_MAX = 64 << 20
 PACKED_BYTES_MAX = 64 * 1024
 COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
 COPY_STEP = 1024 * 1024
-ReportT = TypeVar(
-    "ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest, meta_pb2.SetAttrRequest)
 
 
-class OpenFile:
+def found_hole(offset: int, data: memoryview) -> bool:
+    """Whether a read from chunks found nothing where the inline part of a file would be."""
+    part = bytes(data[: max(0, INLINE_BYTES_MAX - offset)])
+    return bool(part) and not part.strip(b"\0")
+
+
+class InlinePart(NamedTuple):
+    """What a read finds in the inline part of a file."""
+
+    data: bytes  # as far as the part or the read goes
+    size: int  # bytes that the whole read finds
+
+
+class OpenFile(ReportedFile):
     """An inode with open handles on this client."""
 
     def __init__(
@@ -61,29 +73,18 @@ class OpenFile:
         *,
         write_limit: int,
         spawn: Spawn | None,
+        believe_seconds: float = 0.0,
         check_io: Callable[[int], None] = lambda inode_id: None,
     ) -> None:
         """`check_io` raises the FsError for which an inode may not be read or written."""
-        self._runtime = runtime
-        self._meta = meta
-        self._chunks = chunks
+        super().__init__(runtime, meta, chunks, inode, believe_seconds=believe_seconds)
         self._packed = packed
         self._map = ChunkMap(runtime, chunks)
-        self.inode = inode
         self.handles: dict[int, Handle] = {}
-        self._known = threading.RLock()
-        self._reported = True
-        self._written_end = 0
         self._allowed_end = 0  # so far the quota was seen to let the file grow
         self._check_io = check_io
-        self._pages_version = -1  # the data version that the kernel's pages are of, if known
-        self._shown_end = 0  # the length that the kernel was shown at a lock
-        self._overtaken_end = 0  # written here under an earlier truncate version
         self._unflushed: dict[int, int] = {}  # chain -> its losses when first written since fsync
-        self._mtime_ns = 0
-        self._growth = Growth()
-        self._appended = bytearray()  # has no place yet
-        self._appender: Handle | None = None  # who wrote that
+        self._appender: Handle | None = None  # who wrote what was appended
         self._buffer = WriteBuffer(
             runtime, self._send, chunk_size=inode.layout.chunk_size, limit=write_limit,
             spawn=spawn)
@@ -91,66 +92,6 @@ class OpenFile:
     def _check(self) -> None:
         """Raises FsError LOCKS_LOST: also what is tried again must come under the locks."""
         self._check_io(self.inode.inode_id)
-
-    @property
-    def _lock_key(self) -> tuple[str, int]:
-        return "open file", id(self)
-
-    @property
-    def length(self) -> int:
-        """The length as this client sees it."""
-        return max(self.inode.length, self._written_end) + len(self._appended)
-
-    def refresh(self, inode: meta_pb2.Inode) -> None:
-        """Takes over what the metadata service says, but no cut that is still under way.
-
-        What is written with its truncate version would count as written after it, and yet be
-        trimmed by it. Until it is done, writes here come before it, and it voids them.
-        """
-        with self._known:
-            # Answers overtake each other: of one truncate version the longest is the newest.
-            if inode.trim_pending or _age(inode) < _age(self.inode):
-                return
-            if inode.truncate_version > self.inode.truncate_version:
-                if not self._reported:
-                    # Another client cut the file, before or after what was written here.
-                    self._overtaken_end = max(self._overtaken_end, self._written_end)
-                self._written_end = 0
-                self._growth.forget()
-            self.inode = inode
-
-    def overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
-        """An inode from the service, with what was written here and not reported yet."""
-        with self._known:
-            overtaken = _age(inode) < _age(self.inode)
-            self.refresh(inode)
-            if self._reported and not overtaken:
-                return inode
-            merged = meta_pb2.Inode()
-            merged.CopyFrom(inode)
-            merged.length = self.length
-            if merged.HasField("allocated"):
-                merged.allocated = max(0, merged.allocated + self._growth.shown)
-            merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
-            return merged
-
-    async def find_end(self) -> None:
-        """Finds the end of what was written here, if another client's cut came in between."""
-        if self._overtaken_end:
-            async with self._runtime.lock(self._lock_key):
-                await self._drain()
-                await self._place_overtaken()
-
-    def take_over(self, inode: meta_pb2.Inode) -> Fresh:
-        """The inode as a lock found it; returns what the kernel may know less well."""
-        with self._known:
-            self.refresh(inode)
-            older = inode.data_version != self._pages_version
-            self._pages_version = inode.data_version
-            grown = older and self.length > self._shown_end
-            if older:
-                self._shown_end = self.length
-            return Fresh(older, self.length if grown else 0)
 
     async def _send(self, offset: int, data: memoryview) -> None:
         try:
@@ -164,16 +105,17 @@ class OpenFile:
         self._note_unflushed(changed.losses)
         with self._known:
             self._growth.add(changed.allocated_change)
-
-    def _lose_count(self) -> None:
-        """An update failed and may have been done in part: the chunks are counted next time."""
-        with self._known:
-            self._growth.doubt()
+            self._sent = True
 
     def _note_unflushed(self, marks: dict[int, int]) -> None:
         with self._known:
             for chain_id, losses in marks.items():
                 self._unflushed[chain_id] = min(losses, self._unflushed.get(chain_id, losses))
+
+    @property
+    def _chunks_end(self) -> int:
+        """So far the file may have chunks."""
+        return 0 if is_inline(self.inode) and self.length <= INLINE_BYTES_MAX else self.length
 
     async def _flush_chains(self) -> None:
         """Everything acknowledged is durable. Raises FsError DATA_LOST, once, if some is lost.
@@ -184,7 +126,7 @@ class OpenFile:
         with self._known:
             marks, self._unflushed = self._unflushed, {}
         chains = self._chunks.chains(layout) if self.inode.truncate_version \
-            else self._chunks.chains_below(layout, self.length)
+            else self._chunks.chains_below(layout, self._chunks_end)
         try:
             losses = await self._chunks.sync({*marks, *chains})
         except FsError:
@@ -205,14 +147,43 @@ class OpenFile:
             await self._place_appends()
             await self._need_session(handle)
             await self._check_quota(handle, offset + len(data))
-            await self._buffer.write(offset, data)
-            self._note_written(offset + len(data))
+            await self._put(offset, data)
 
-    def _note_written(self, end: int) -> None:
+    async def _put(self, offset: int, data: memoryview) -> None:
+        """Bytes with a place go to the inline part or to the chunks' buffer; under the lock."""
+        end = offset + len(data)
+        inline = max(0, INLINE_BYTES_MAX - offset)
+        if not is_inline(self.inode) and not (end <= INLINE_BYTES_MAX and self._is_born_here):
+            inline = 0
+            await self._leave_head()
+        if inline and data:
+            with self._known:
+                self._head.write(offset, data[:inline])
+        if len(data) > inline:
+            await self._buffer.write(offset + inline, data[inline:])
+        self._note_written(end)
+
+    @property
+    def _is_born_here(self) -> bool:
+        """Whether the file is empty, and all that was written to it here may become inline."""
+        if self._head.pending:
+            return not self.inode.length
+        return not (self.inode.length or self.inode.allocated or self._written_end
+                    or self._overtaken_end) and self._reported and self._buffer.idle
+
+    async def _leave_head(self) -> None:
+        """What was to be inline goes to the chunks' buffer; under the lock."""
+        for patch in self._head.patches():
+            await self._buffer.write(patch.offset, memoryview(patch.data))
         with self._known:
-            self._written_end = max(self._written_end, end)
-            self._mtime_ns = self._runtime.clock.wall_ns()
-            self._reported = False
+            self._head.clear()
+
+    async def _leave_inline(self) -> None:
+        await self._leave_head()
+        await self._buffer.drain()
+
+    def _fail(self, failure: FsError) -> None:
+        self._buffer.keep(failure)
 
     async def append(self, handle: Handle, data: memoryview) -> None:
         """Writes behind all that is there, on whatever client; the place is found later."""
@@ -240,39 +211,26 @@ class OpenFile:
             self._appended = bytearray()
 
     async def _place(self, handle: Handle, data: memoryview) -> None:
-        offset = await self._reserve(handle, len(data))
-        await self._buffer.write(offset, data)
-        self._note_written(offset + len(data))
-
-    async def _reserve(self, handle: Handle, count: int) -> int:
-        failure = FsError(Kind.NO_SESSION, "the session ends again and again",
-                          f"inode {self.inode.inode_id}")
-        for _ in range(REPORT_ATTEMPTS):
-            await self._need_session(handle)
-            try:
-                reply = await self._meta.change(services.META_APPEND, meta_pb2.AppendRequest(
-                    inode_id=self.inode.inode_id, session_id=handle.session_id,
-                    hint=await self._hint(), length=count))
-            except FsError as error:
-                self._lose_count()
-                if error.kind != Kind.NO_SESSION:
-                    raise
-                handle.session_open, failure = False, error
-                continue
-            self._is_reported(reply.inode)
-            return reply.offset
-        raise failure
+        await self._put(await self._reserve(handle, len(data)), data)
 
     async def _drain(self) -> None:
-        """All that was written here is on the chains; under the lock."""
+        """All that was written to chunks is there; under the lock."""
         await self._place_appends()
+        if self._head.pending and not self._may_be_inline:
+            await self._leave_head()
         await self._buffer.drain()
 
     async def settle(self) -> None:
-        """All that was written here is on the chains. Raises what its writes could not do."""
+        """All that was written to chunks is there. Raises what its writes could not do."""
         if not self._buffer.idle or self._appended:
             async with self._runtime.lock(self._lock_key):
                 await self._drain()
+
+    async def store(self, handle: Handle | None) -> None:
+        """All that was written here would survive this client. Raises as `settle`."""
+        await self.settle()
+        if self._head.pending:
+            await self.publish(handle)
 
     async def allocate(self, handle: Handle, end: int, free_bytes: int) -> None:
         """fallocate(2) without zeroing: the file reaches `end` at least, and takes no more room.
@@ -306,11 +264,19 @@ class OpenFile:
         async with self._runtime.lock(self._lock_key):
             await self._drain()
             await self._need_session(handle)
-            try:
-                self._note_changed(await self._map.punch(self.inode, begin, end, check=self._check))
-            except FsError:
-                self._lose_count()
-                raise
+            if not is_inline(self.inode):
+                await self._leave_inline()
+            elif begin < min(INLINE_BYTES_MAX, self.length):
+                with self._known:
+                    self._head.write(begin, bytes(min(
+                        end, INLINE_BYTES_MAX, self.length) - begin), grows=False)
+            if end > INLINE_BYTES_MAX or not is_inline(self.inode):
+                try:
+                    self._note_changed(
+                        await self._map.punch(self.inode, begin, end, check=self._check))
+                except FsError:
+                    self._lose_count()
+                    raise
             self._note_written(0)
         await self._lengthen(handle, 0 if keep_size else end)
 
@@ -320,17 +286,36 @@ class OpenFile:
         await self._ask()
         if offset >= self.length:
             return None
+        if self.reads_inline(offset):
+            known = max(self.inode.inline_bytes, self._head.end)
+            if data and offset < known:
+                return offset
+            if not data and known < INLINE_BYTES_MAX:
+                return min(max(offset, known), self.length)
+            offset = INLINE_BYTES_MAX
+            if offset >= self.length:
+                return None if data else self.length
         if not data:
             return await self._map.next_hole(self.inode, offset, self.length)
         found = await self._map.next_data(self.inode, offset)
         return found if found is not None and found < self.length else None
+
+    def _passes_here(
+        self, source: OpenFile, source_offset: int, offset: int, count: int
+    ) -> int:
+        """How many bytes of a copy begin in an inline part, or end in one: no chunk has them."""
+        if source.reads_inline(source_offset):
+            return min(count, INLINE_BYTES_MAX - source_offset)
+        if is_inline(self.inode):
+            return min(count, max(0, INLINE_BYTES_MAX - offset))
+        return count if offset + count <= INLINE_BYTES_MAX and self._is_born_here else 0
 
     async def copy_from(
         self, handle: Handle, source: OpenFile, source_offset: int, offset: int, count: int
     ) -> int:
         """Copies from another open file, or from this; returns how many bytes, 0 at its end."""
         await source.settle()
-        if source_offset + count > source.length:
+        if source_offset < INLINE_BYTES_MAX or source_offset + count > source.length:
             await source._ask()
         count = max(0, min(count, source.length - source_offset, COPY_MAX))
         if source is self and abs(offset - source_offset) < count:
@@ -339,8 +324,17 @@ class OpenFile:
         if not count:
             return 0
         check_size(offset + count, self.inode.layout)
+        held = self._passes_here(source, source_offset, offset, count)
+        if held:
+            data = await source.read(source_offset, held)
+            await self.write(handle, offset, data)
+            if len(data) < held or held == count:
+                return len(data)
+            return held + await self.copy_from(
+                handle, source, source_offset + held, offset + held, count - held)
         async with self._runtime.lock(self._lock_key):
             await self._drain()
+            await self._leave_inline()
             await self._need_session(handle)
             await self._check_quota(handle, offset + count)
             if self._map.copyable(source.inode, source_offset, self.inode, offset):
@@ -357,12 +351,6 @@ class OpenFile:
                     await self._send(offset + position, piece)
             self._note_written(offset + count)
         return count
-
-    async def _ask(self) -> None:
-        """Asks the metadata service for the inode as it is now."""
-        reply = await self._meta.ask(
-            services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
-        self.refresh(reply.inode)
 
     async def _check_quota(self, handle: Handle, end: int) -> None:
         """Raises FsError QUOTA_EXCEEDED when the file may not grow to `end`.
@@ -387,14 +375,6 @@ class OpenFile:
             step = min(room - growth, max(QUOTA_STEP_MIN, min(QUOTA_STEP_MAX, room // 8)))
         self._allowed_end = end + step
 
-    async def _need_session(self, handle: Handle) -> None:
-        """Begins the session again that an earlier flush ended. The right was checked at open."""
-        if not handle.session_open:
-            reply = await self._meta.change(services.META_OPEN, meta_pb2.OpenRequest(
-                inode_id=handle.inode_id, write=True, session_id=handle.session_id))
-            self.refresh(reply.inode)
-            handle.session_open = True
-
     async def read(
         self, offset: int, size: int, room: memoryview | None = None
     ) -> memoryview:
@@ -403,13 +383,62 @@ class OpenFile:
         They are put at the start of `room` (writable, at least `size` bytes) if it is given, else
         into new memory.
         """
-        size = await self.readable(offset, size)
+        part = await self._inline_part(offset, size)
+        if part is None:
+            buffer = await self._read_chunks(offset, await self.readable(offset, size), room)
+            if not found_hole(offset, buffer):
+                return buffer
+            # Or it is one that others cut and wrote anew: their bytes are not in chunks.
+            await self._ask()
+            part = await self._inline_part(offset, size)
+            if part is None:
+                return buffer
+        done = len(part.data)
+        buffer = memoryview(bytearray(part.size)) if room is None else room[:part.size]
+        buffer[:done] = part.data
+        await self._read_chunks(offset + done, part.size - done, buffer[done:])
+        return buffer
+
+    async def _read_chunks(
+        self, offset: int, size: int, room: memoryview | None
+    ) -> memoryview:
         buffer = memoryview(bytearray(size)) if room is None else room[:size]
         if size >= PACKED_BYTES_MAX:
             await self._chunks.read(self.inode, offset, buffer)
         elif size:
             await self._packed.read_one(self.inode, offset, buffer)
         return buffer
+
+    def reads_inline(self, offset: int) -> bool:
+        """Whether a read at `offset` finds the inline part."""
+        return offset < INLINE_BYTES_MAX and (is_inline(self.inode) or self._head.pending)
+
+    async def _inline_part(self, offset: int, size: int) -> InlinePart | None:
+        """What a read finds in the inline part; None if there is none, or not there."""
+        if not self.reads_inline(offset):
+            return None
+        self._check()
+        await self.settle()
+        with self._known:
+            content = self._head.content(self._runtime.clock.now())
+            if content is not None and is_inline(self.inode):
+                return self._cut_out(content, self.length, offset, size)
+        async with self._runtime.lock(self._lock_key):
+            reply = await self._ask_content()
+            if self._overtaken_end:
+                await self._drain()
+                await self._place_overtaken()
+            with self._known:
+                if is_inline(reply.inode) or (self._head.pending and not reply.inode.length):
+                    end = max(reply.inode.length, self._written_end)
+                    return self._cut_out(reply.content, end, offset, size)
+            await self._leave_inline()
+        return None
+
+    def _cut_out(self, content: bytes, end: int, offset: int, size: int) -> InlinePart:
+        size = max(0, min(size, end - offset))
+        return InlinePart(
+            self._head.read(content, offset, min(size, INLINE_BYTES_MAX - offset)), size)
 
     async def readable(self, offset: int, size: int) -> int:
         """How many of `size` bytes at `offset` there are, once they are all on the chains."""
@@ -484,75 +513,12 @@ class OpenFile:
         self._check()
         async with self._runtime.lock(self._lock_key):
             await self._drain()
+            if self._head.pending and handle is not None:
+                # If it has to go to chunks, it must be there before they are flushed.
+                await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
             await self._flush_chains()
             if not self._reported and handle is not None:
                 await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
-
-    async def _report(
-        self, handle: Handle, method: Method[ReportT, meta_pb2.InodeReply],
-        message: Callable[..., ReportT],
-    ) -> meta_pb2.Inode:
-        """Tells the service how far was written here, until the report counts; returns the inode.
-
-        It does not if another client cut the file meanwhile, or if the service lost the session.
-        """
-        failure = FsError(Kind.BUSY, "the file is cut by others all the time",
-                          f"inode {self.inode.inode_id}")
-        for _ in range(REPORT_ATTEMPTS):
-            try:
-                await self._need_session(handle)
-                await self._place_overtaken()
-                reply = await self._meta.change(method, message(
-                    inode_id=self.inode.inode_id, session_id=handle.session_id,
-                    hint=await self._hint()))
-            except FsError as error:
-                self._lose_count()  # it may have counted
-                if error.kind != Kind.NO_SESSION:
-                    raise
-                handle.session_open, failure = False, error
-                continue
-            handle.session_open = method is services.META_FSYNC
-            if self._is_reported(reply.inode):
-                return reply.inode
-        raise failure
-
-    async def _place_overtaken(self) -> None:
-        """Finds out which of the bytes written here another client's cut has left.
-
-        A cut that is finished took everything off the chains that was there before: what they hold
-        beyond the new length was written after it.
-        """
-        if self._overtaken_end > self.inode.length:
-            end = min(self._overtaken_end, await self._chunks.data_end(self.inode))
-            self._written_end = max(self._written_end, end)
-        self._overtaken_end = 0
-
-    def _is_reported(self, inode: meta_pb2.Inode) -> bool:
-        """Takes over the answer to a report; returns whether the report counted."""
-        with self._known:
-            if inode.data_version == self._pages_version + 1:
-                self._pages_version += 1  # nobody but this client, whose kernel has it all
-            reported_under = self.inode.truncate_version
-            self.refresh(inode)
-            self._reported = False
-            counted = self.inode.truncate_version == reported_under
-            self._growth.end_report(counted=counted)
-            if counted:
-                self._reported = not self._overtaken_end
-            return self._reported
-
-    async def _hint(self) -> meta_pb2.LengthHint:
-        hint = meta_pb2.LengthHint(
-            length=self._written_end, truncate_version=self.inode.truncate_version,
-            mtime_ns=0 if self._reported else self._mtime_ns)
-        with self._known:
-            gain = self._growth.begin_report()
-        if gain.change is not None:
-            hint.allocated_change = gain.change
-        elif not gain.uncertain:
-            hint.allocated = await self._chunks.allocated(self.inode)
-        hint.uncertain = gain.uncertain  # then the collector counts, when nothing can come
-        return hint
 
     async def _end_session(self, handle: Handle) -> None:
         """Closes the session with the last report."""
@@ -580,6 +546,9 @@ class OpenFile:
         """
         async with self._runtime.lock(self._lock_key):
             await self._drain()
+            writer = handle or next((h for h in self.handles.values() if h.writable), None)
+            if self._head.pending and writer is not None:
+                await self._report(writer, services.META_FSYNC, meta_pb2.FsyncRequest)
             if handle is not None:
                 await self._need_session(handle)
                 request.session_id = handle.session_id
@@ -588,11 +557,11 @@ class OpenFile:
             with self._known:
                 self._written_end = self._overtaken_end = self._allowed_end = 0
                 self._growth.restart()
+                self._head.clear()
+                self._head.seen(reply.inode.data_version)
+                self._sent = False
                 self._reported = True
                 self.inode = reply.inode
             return reply.inode
 
 
-def _age(inode: meta_pb2.Inode) -> tuple[int, int]:
-    """Orders states of one file: only with a new truncate version does it become shorter."""
-    return inode.truncate_version, inode.length

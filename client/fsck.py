@@ -23,6 +23,7 @@ from luciole.errors import FsError
 from luciole.proto import common_pb2, meta_pb2, storage_pb2
 from luciole.proto.method import Method
 from luciole.proto.services import (
+    META_SCAN_CONTENTS,
     META_SCAN_DENTRIES,
     META_SCAN_GARBAGE,
     META_SCAN_INODES,
@@ -140,7 +141,12 @@ async def _read_namespace(client: Client, progress: Progress) -> Namespace:
         space.quotas.update((quota.inode_id, quota) for quota in reply.quotas)
         return len(reply.quotas)
 
+    def take_contents(reply: meta_pb2.ScanReply) -> int:
+        space.contents.update((record.inode_id, record.length) for record in reply.contents)
+        return len(reply.contents)
+
     await scan(META_SCAN_INODES, "reading inodes", take_inodes)
+    await scan(META_SCAN_CONTENTS, "reading inline parts", take_contents)
     await scan(META_SCAN_QUOTAS, "reading quotas", take_quotas)
     await scan(META_SCAN_DENTRIES, "reading entries", take_dentries)
     await scan(META_SCAN_SESSIONS, "reading sessions", take_sessions)

@@ -61,6 +61,14 @@ class Growth:
         if not counted:
             self.forget()
 
+    def withdraw(self) -> None:
+        """The report was refused, and changed nothing: what it told is told again."""
+        told, since = self._under_way, self._since
+        known = told.change is not None and since.change is not None
+        change = (told.change or 0) + (since.change or 0) if known else None
+        self._since = Gain(change, told.uncertain or since.uncertain)
+        self._under_way = NOTHING
+
     def restart(self) -> None:
         """The file's blocks were counted on the way: nothing is open."""
         self._since = self._under_way = NOTHING

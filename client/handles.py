@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from luciole.proto import meta_pb2
+
 
 @dataclass(frozen=True)
 class OpenFlags:
@@ -33,6 +35,13 @@ class Handle:
     append: bool = False
     session_open: bool = False  # meta has the session; a flush ends it, a write begins it again
     registered: bool = False  # meta was told of a handle without a session
+
+    def reading_session(self, client_id: bytes) -> meta_pb2.Session:
+        """The session by which meta knows a handle that is not writing."""
+        # The sessions of one inode are told apart by their ids alone, whosever they are.
+        return meta_pb2.Session(
+            client_id=client_id, session_id=client_id[:8] + self.number.to_bytes(8, "little"),
+            inode_id=self.inode_id, write=False)
 
 
 class Fresh(NamedTuple):

@@ -18,6 +18,7 @@ from functools import partial
 from luciole.client.endings import Endings
 from luciole.client.files import OpenFile
 from luciole.client.handles import Fresh, Handle, OpenFlags
+from luciole.client.holding import register
 from luciole.client.listing import DirectoryHandle
 from luciole.client.locks import Locks, Waiting
 from luciole.client.parents import Parents
@@ -27,6 +28,7 @@ from luciole.client.remote.packed import PackedReader
 from luciole.client.write_buffer import Spawn
 from luciole.client.xattrs import ExtendedAttributes
 from luciole.errors import FsError, Kind
+from luciole.inline import is_inline
 from luciole.proto import common_pb2, meta_pb2, services
 from luciole.runtime import Runtime
 
@@ -59,6 +61,8 @@ class Operations:
         self._packed = packed
         self._write_limit = write_limit
         self._hold_seconds = hold_seconds
+        self._believe_seconds = believe_seconds
+        self._heard = 0  # changes by others that were told
         self._spawn = spawn
         self.locks = Locks(runtime, meta)
         self._guard = threading.Lock()
@@ -79,6 +83,16 @@ class Operations:
         with self._guard:
             file = self._files.get(inode.inode_id) or self._closed.get(inode.inode_id)
         return file.overlay(inode) if file else inode
+
+    def forget(self, inode_ids: Sequence[int]) -> None:
+        """Others changed these."""
+        self.parents.forget(inode_ids)
+        self.xattrs.forget(inode_ids)
+        with self._guard:
+            self._heard += 1
+            files = [self._files[inode_id] for inode_id in inode_ids if inode_id in self._files]
+        for file in files:
+            file.forget_content()
 
     async def _shown(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode as this client sees it: what it wrote counts at once, also behind a cut."""
@@ -227,11 +241,16 @@ class Operations:
     ) -> tuple[int, meta_pb2.Inode]:
         """Opens a file; returns (handle, inode). Only a write-open makes state at the server."""
         if not (flags.write or flags.truncate):
-            inode = (await self._meta.ask(
-                services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id))).inode
+            heard = self._heard
+            reply = await self._meta.ask(
+                services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id, with_content=True))
+            inode = reply.inode
             if inode.trim_pending:
                 inode = await self._open_remote(credential, inode_id, flags, b"")
-            return self._new_handle(inode, flags, b""), self._overlay(inode)
+            number = self._new_handle(inode, flags, b"")
+            if is_inline(reply.inode) and heard == self._heard:
+                self._open_file(number)[1].learn(reply.inode, reply.content)
+            return number, self._overlay(inode)
         file = self._files.get(inode_id)
         if file is not None and flags.truncate:
             await file.flush(self._writer(inode_id))
@@ -256,6 +275,7 @@ class Operations:
                 file = self._files[inode.inode_id] = OpenFile(
                     self._runtime, self._meta, self._chunks, self._packed, inode,
                     write_limit=self._write_limit, spawn=self._spawn,
+                    believe_seconds=self._believe_seconds,
                     check_io=self.locks.check_io)
                 if before is not None:
                     file.refresh(before.inode)
@@ -288,8 +308,9 @@ class Operations:
         return file
 
     async def settle(self, handle: int) -> None:
-        """What was written is on the chains. Raises what those writes could not do."""
-        await self._open_file(handle)[1].settle()
+        """What was written would survive this client. Raises what those writes could not do."""
+        known, file = self._open_file(handle)
+        await file.store(known if known.writable else self._writer(known.inode_id))
 
     async def read(
         self, handle: int, offset: int, size: int, room: memoryview | None = None
@@ -389,7 +410,7 @@ class Operations:
                     inode_id=known.inode_id, write=True))
             if known.registered:
                 await self._meta.ask(services.META_RELEASE, meta_pb2.ReleaseRequest(
-                    sessions=[self._session_of(known)]))
+                    sessions=[known.reading_session(self._meta.client_id)]))
             told = True
             if self.locks.handle_holds(handle):
                 await self.publish(file)
@@ -471,19 +492,12 @@ class Operations:
 
     # Keeping files that are open.
 
-    def _session_of(self, handle: Handle) -> meta_pb2.Session:
-        # The sessions of one inode are told apart by their ids alone, whosever they are.
-        session_id = self._meta.client_id[:8] + handle.number.to_bytes(8, "little")
-        return meta_pb2.Session(
-            client_id=self._meta.client_id, session_id=session_id,
-            inode_id=handle.inode_id, write=False)
-
     async def hold_once(self) -> None:
         """Registers handles without a session that have been open for a while."""
         old = self._runtime.clock.now() - self._hold_seconds
         with self._guard:
             handles = list(self._handles.values())
-        await self._hold([
+        await register(self._meta, [
             handle for handle in handles
             if not handle.session_open and not handle.registered and handle.opened_at < old])
         await self._endings.tell()
@@ -494,23 +508,9 @@ class Operations:
             file = self._files.get(inode.inode_id)
             handles = list(file.handles.values()) if file is not None else []
         if inode.nlink == 0 and inode.type == meta_pb2.REGULAR:
-            await self._hold([
+            await register(self._meta, [
                 handle for handle in handles
                 if not handle.session_open and not handle.registered])
-
-    async def _hold(self, handles: Sequence[Handle]) -> None:
-        if not handles:
-            return
-        for handle in handles:
-            handle.registered = True
-        try:
-            await self._meta.ask(services.META_HOLD, meta_pb2.HoldRequest(
-                client_id=self._meta.client_id,
-                sessions=[self._session_of(handle) for handle in handles]))
-        except FsError:
-            for handle in handles:
-                handle.registered = False  # the next round tries again
-            raise
 
     async def close_all(self) -> None:
         """Ends every handle, for an unmount. Failures of single files are not raised."""

@@ -90,13 +90,13 @@ class Client:
             kind=kind, pid=os.getpid(), started_ns=runtime.clock.wall_ns())
 
     def _heard(self, change: meta_pb2.Change) -> None:
-        self.operations.parents.forget(change.inode_ids)
-        self.operations.xattrs.forget(change.inode_ids)
+        self.operations.forget(change.inode_ids)
         if self.caches is not None:
             self.caches.forget(change)
 
     def _lost(self) -> None:
         self.operations.parents.forget_all()
+        self.operations.forget(self.operations.open_files())
         if self.caches is not None:
             self.caches.forget_all(self.operations.open_files())
 

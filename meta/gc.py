@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from luciole.errors import FsError
+from luciole.inline import chunks_end
 from luciole.kv.interface import KeyValue, KeyValueStore
 from luciole.log import get_logger
 from luciole.meta.core import (
@@ -234,7 +235,7 @@ class Collector:
                 return  # the server that cut it is at it
             await self._chunks.trim(inode, lambda: self._kv.run(
                 lambda txn: truncate.is_pending(txn, inode_id, inode.truncate_version)))
-            allocated = await self._chunks.allocated(inode) if inode.length else 0
+            allocated = await self._chunks.allocated(inode) if chunks_end(inode) else 0
         await self._kv.run(
             lambda txn: truncate.trim_done(txn, inode_id, inode.truncate_version, allocated))
         done.trimmed += 1

@@ -13,6 +13,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from luciole.errors import FsError, Kind
+from luciole.inline import chunks_end
 from luciole.kv.interface import KeyValueStore, Transaction
 from luciole.meta.core import (
     changes,
@@ -364,7 +365,7 @@ class MetaService:
         if inode.trim_pending:
             await self._chunks.trim(inode, lambda: self._kv.run(
                 lambda txn: truncate.is_pending(txn, inode.inode_id, inode.truncate_version)))
-            allocated = await self._chunks.allocated(inode) if inode.length else 0
+            allocated = await self._chunks.allocated(inode) if chunks_end(inode) else 0
             await self._kv.run(lambda txn: truncate.trim_done(
                 txn, inode.inode_id, inode.truncate_version, allocated))
             inode.trim_pending = False
@@ -486,6 +487,10 @@ class MetaService:
     async def scan_sessions(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
         """One page of all sessions."""
         return await self._read(request, scan.scan_sessions)
+
+    async def scan_contents(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
+        """One page of the lengths of all inline parts."""
+        return await self._read(request, scan.scan_contents)
 
     async def scan_garbage(self, request: meta_pb2.ScanRequest, call: Call) -> meta_pb2.ScanReply:
         """One page of all files whose chunks are being removed."""

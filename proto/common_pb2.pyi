@@ -46,6 +46,7 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ARGUMENT_TOO_LARGE: _ClassVar[ErrorKind]
     QUOTA_EXCEEDED: _ClassVar[ErrorKind]
     CROSS_QUOTA: _ClassVar[ErrorKind]
+    NOT_INLINE: _ClassVar[ErrorKind]
     LOCKED: _ClassVar[ErrorKind]
     DEADLOCK: _ClassVar[ErrorKind]
     NO_LOCKS: _ClassVar[ErrorKind]
@@ -97,6 +98,7 @@ OUT_OF_RANGE: ErrorKind
 ARGUMENT_TOO_LARGE: ErrorKind
 QUOTA_EXCEEDED: ErrorKind
 CROSS_QUOTA: ErrorKind
+NOT_INLINE: ErrorKind
 LOCKED: ErrorKind
 DEADLOCK: ErrorKind
 NO_LOCKS: ErrorKind

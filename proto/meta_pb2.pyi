@@ -42,7 +42,7 @@ class Layout(_message.Message):
     def __init__(self, table_id: _Optional[int] = ..., table_version: _Optional[int] = ..., chunk_size: _Optional[int] = ..., stripe: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Inode(_message.Message):
-    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "allocated", "append_end", "quota_root", "trashed")
+    __slots__ = ("inode_id", "type", "mode", "uid", "gid", "nlink", "length", "truncate_version", "atime_ns", "mtime_ns", "ctime_ns", "btime_ns", "layout", "symlink", "parent", "trim_pending", "unlinked_ns", "rdev", "acl_access", "acl_default", "xattr_bytes", "linkable", "data_version", "allocated", "append_end", "quota_root", "trashed", "inline_bytes")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class Inode(_message.Message):
     APPEND_END_FIELD_NUMBER: _ClassVar[int]
     QUOTA_ROOT_FIELD_NUMBER: _ClassVar[int]
     TRASHED_FIELD_NUMBER: _ClassVar[int]
+    INLINE_BYTES_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
     type: FileType
     mode: int
@@ -97,7 +98,16 @@ class Inode(_message.Message):
     append_end: int
     quota_root: int
     trashed: Trashed
-    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., allocated: _Optional[int] = ..., append_end: _Optional[int] = ..., quota_root: _Optional[int] = ..., trashed: _Optional[_Union[Trashed, _Mapping]] = ...) -> None: ...
+    inline_bytes: int
+    def __init__(self, inode_id: _Optional[int] = ..., type: _Optional[_Union[FileType, str]] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., nlink: _Optional[int] = ..., length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., btime_ns: _Optional[int] = ..., layout: _Optional[_Union[Layout, _Mapping]] = ..., symlink: _Optional[bytes] = ..., parent: _Optional[int] = ..., trim_pending: _Optional[bool] = ..., unlinked_ns: _Optional[int] = ..., rdev: _Optional[int] = ..., acl_access: _Optional[bytes] = ..., acl_default: _Optional[bytes] = ..., xattr_bytes: _Optional[int] = ..., linkable: _Optional[bool] = ..., data_version: _Optional[int] = ..., allocated: _Optional[int] = ..., append_end: _Optional[int] = ..., quota_root: _Optional[int] = ..., trashed: _Optional[_Union[Trashed, _Mapping]] = ..., inline_bytes: _Optional[int] = ...) -> None: ...
+
+class Patch(_message.Message):
+    __slots__ = ("offset", "data")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    data: bytes
+    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Trashed(_message.Message):
     __slots__ = ("directory", "parent", "name", "uid", "time_ns")
@@ -140,20 +150,22 @@ class Session(_message.Message):
     def __init__(self, client_id: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., inode_id: _Optional[int] = ..., opened_ns: _Optional[int] = ..., write: _Optional[bool] = ...) -> None: ...
 
 class LengthHint(_message.Message):
-    __slots__ = ("length", "truncate_version", "mtime_ns", "allocated_change", "allocated", "uncertain")
+    __slots__ = ("length", "truncate_version", "mtime_ns", "allocated_change", "allocated", "uncertain", "patches")
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_VERSION_FIELD_NUMBER: _ClassVar[int]
     MTIME_NS_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_CHANGE_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_FIELD_NUMBER: _ClassVar[int]
     UNCERTAIN_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
     length: int
     truncate_version: int
     mtime_ns: int
     allocated_change: int
     allocated: int
     uncertain: bool
-    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., allocated_change: _Optional[int] = ..., allocated: _Optional[int] = ..., uncertain: _Optional[bool] = ...) -> None: ...
+    patches: _containers.RepeatedCompositeFieldContainer[Patch]
+    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., allocated_change: _Optional[int] = ..., allocated: _Optional[int] = ..., uncertain: _Optional[bool] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
     __slots__ = ("credential", "parent", "name")
@@ -166,18 +178,22 @@ class LookupRequest(_message.Message):
     def __init__(self, credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
 
 class StatRequest(_message.Message):
-    __slots__ = ("inode_id",)
+    __slots__ = ("inode_id", "with_content")
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    WITH_CONTENT_FIELD_NUMBER: _ClassVar[int]
     inode_id: int
-    def __init__(self, inode_id: _Optional[int] = ...) -> None: ...
+    with_content: bool
+    def __init__(self, inode_id: _Optional[int] = ..., with_content: _Optional[bool] = ...) -> None: ...
 
 class InodeReply(_message.Message):
-    __slots__ = ("inode", "directories")
+    __slots__ = ("inode", "content", "directories")
     INODE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     inode: Inode
+    content: bytes
     directories: _containers.RepeatedCompositeFieldContainer[Inode]
-    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
+    def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., content: _Optional[bytes] = ..., directories: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
 
 class BatchStatRequest(_message.Message):
     __slots__ = ("inode_ids",)
@@ -890,7 +906,7 @@ class ScanRequest(_message.Message):
     def __init__(self, after: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ScanReply(_message.Message):
-    __slots__ = ("inodes", "dentries", "sessions", "garbage", "last", "more", "quotas")
+    __slots__ = ("inodes", "dentries", "sessions", "garbage", "last", "more", "quotas", "contents")
     INODES_FIELD_NUMBER: _ClassVar[int]
     DENTRIES_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -898,6 +914,7 @@ class ScanReply(_message.Message):
     LAST_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
     QUOTAS_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
     inodes: _containers.RepeatedCompositeFieldContainer[Inode]
     dentries: _containers.RepeatedCompositeFieldContainer[Dentry]
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
@@ -905,4 +922,13 @@ class ScanReply(_message.Message):
     last: bytes
     more: bool
     quotas: _containers.RepeatedCompositeFieldContainer[Quota]
-    def __init__(self, inodes: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ..., dentries: _Optional[_Iterable[_Union[Dentry, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., garbage: _Optional[_Iterable[int]] = ..., last: _Optional[bytes] = ..., more: _Optional[bool] = ..., quotas: _Optional[_Iterable[_Union[Quota, _Mapping]]] = ...) -> None: ...
+    contents: _containers.RepeatedCompositeFieldContainer[InlineRecord]
+    def __init__(self, inodes: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ..., dentries: _Optional[_Iterable[_Union[Dentry, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., garbage: _Optional[_Iterable[int]] = ..., last: _Optional[bytes] = ..., more: _Optional[bool] = ..., quotas: _Optional[_Iterable[_Union[Quota, _Mapping]]] = ..., contents: _Optional[_Iterable[_Union[InlineRecord, _Mapping]]] = ...) -> None: ...
+
+class InlineRecord(_message.Message):
+    __slots__ = ("inode_id", "length")
+    INODE_ID_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    inode_id: int
+    length: int
+    def __init__(self, inode_id: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...

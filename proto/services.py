@@ -595,6 +595,10 @@ META_APPEND: Method[meta_pb2.AppendRequest, meta_pb2.AppendReply] = Method(
     "Meta", "Append", "append", 2, 70,
     meta_pb2.AppendRequest, meta_pb2.AppendReply,
 )
+META_SCAN_CONTENTS: Method[meta_pb2.ScanRequest, meta_pb2.ScanReply] = Method(
+    "Meta", "ScanContents", "scan_contents", 2, 85,
+    meta_pb2.ScanRequest, meta_pb2.ScanReply,
+)
 META = _service("Meta", 2, (
     META_LOOKUP,
     META_STAT,
@@ -643,6 +647,7 @@ META = _service("Meta", 2, (
     META_AWAIT_LOCK,
     META_CANCEL_LOCK,
     META_APPEND,
+    META_SCAN_CONTENTS,
 ))
 
 
@@ -836,6 +841,10 @@ class MetaService(Protocol):
     async def append(
         self, request: meta_pb2.AppendRequest, call: Call
     ) -> meta_pb2.AppendReply: ...
+
+    async def scan_contents(
+        self, request: meta_pb2.ScanRequest, call: Call
+    ) -> meta_pb2.ScanReply: ...
 
 
 class MetaStub:
@@ -1546,6 +1555,21 @@ class MetaStub:
         """Calls Meta.Append."""
         return await self.caller.call(
             META_APPEND, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def scan_contents(
+        self,
+        request: meta_pb2.ScanRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.ScanReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> meta_pb2.ScanReply:
+        """Calls Meta.ScanContents."""
+        return await self.caller.call(
+            META_SCAN_CONTENTS, request,
             timeout=timeout, payload=payload, sink=sink, into=into,
         )
 

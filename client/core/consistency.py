@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from luciole.client.core.layout import KIND_FILE, chain_of, parse_chunk_id
 from luciole.errors import FsError
+from luciole.inline import chunks_end, is_inline
+from luciole.limits import INLINE_BYTES_MAX
 from luciole.proto import meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.routing import RoutingTable
 
@@ -38,6 +40,7 @@ class Namespace:
     writing: set[int] = field(default_factory=set)  # inodes with an open write session
     garbage: set[int] = field(default_factory=set)
     quotas: dict[int, meta_pb2.Quota] = field(default_factory=dict)
+    contents: dict[int, int] = field(default_factory=dict)  # inode -> bytes of its inline record
     _entries_of: dict[int, list[meta_pb2.Dentry]] | None = None
 
     def entries_of(self, inode_id: int) -> list[meta_pb2.Dentry]:
@@ -84,7 +87,25 @@ def namespace_problems(space: Namespace) -> list[Problem]:
             found += _directory_problems(space, inode, subdirectories.get(inode.inode_id, 0))
         else:
             found += _file_problems(space, inode)
-    return found + _unreachable(space)
+    return found + _unreachable(space) + _inline_problems(space)
+
+
+def _inline_problems(space: Namespace) -> list[Problem]:
+    """Inline records without a file that says so, and files whose record is another."""
+    found = [
+        Problem("inline-record", f"inline record of inode {inode_id}", "there is no inline file "
+                "that it belongs to", (length,))
+        for inode_id, length in space.contents.items()
+        if inode_id not in space.inodes or not is_inline(space.inodes[inode_id])]
+    for inode in space.inodes.values():
+        length = space.contents.get(inode.inode_id, 0)
+        if is_inline(inode) and not length == inode.inline_bytes <= min(
+                inode.length, INLINE_BYTES_MAX):
+            found.append(Problem(
+                "inline-length", space.name_of(inode.inode_id), f"it has {inode.length} bytes and "
+                f"says that {inode.inline_bytes} are in its inline record, which has {length}",
+                (*_evidence(inode), length)))
+    return found
 
 
 def _dentry_problems(space: Namespace, dentry: meta_pb2.Dentry) -> list[Problem]:
@@ -224,9 +245,9 @@ def placement_problems(
         if wrong:
             found.append(Problem("misplaced-chunk", subject, wrong, evidence))
         settled = not inode.trim_pending and inode_id not in space.writing
-        if settled and index * inode.layout.chunk_size >= inode.length:
-            found.append(Problem("chunk-beyond-end", subject, f"the file has {inode.length} bytes "
-                                 f"and ends before it, and nobody writes", evidence))
+        if settled and index * inode.layout.chunk_size >= chunks_end(inode):
+            found.append(Problem("chunk-beyond-end", subject, f"the file has {inode.length} bytes, "
+                                 f"none of them in it, and nobody writes", evidence))
     return found
 
 

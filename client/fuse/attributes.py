@@ -47,7 +47,7 @@ def type_of(mode: int) -> meta_pb2.FileType | None:
 def blocks_of(inode: meta_pb2.Inode) -> int:
     """st_blocks, in units of 512 bytes; for a record of an older program a guess."""
     count = inode.allocated if inode.HasField("allocated") else inode.length
-    return (count + 511) >> 9
+    return ((count + 511) >> 9) + ((inode.inline_bytes + 511) >> 9)
 
 
 def open_flags(flags: int) -> OpenFlags:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from luciole.client.files import found_hole
 from luciole.client.native.file import Data
 from luciole.client.remote.packed import Wanted
 from luciole.client.session import Client
@@ -37,6 +38,9 @@ async def read_many(client: Client, reads: Sequence[Read]) -> list[int | FsError
         if found is None or offset + size > found[1]:
             try:
                 file = client.operations.file_to_read(handle)
+                if file.reads_inline(offset):
+                    results.append(len(await file.read(offset, size, view)))
+                    continue
                 size = await file.readable(offset, size)
             except FsError as failure:
                 results.append(failure)
@@ -47,10 +51,22 @@ async def read_many(client: Client, reads: Sequence[Read]) -> list[int | FsError
             wanted.append((found[0], offset, view if size == len(view) else view[:size]))
             owners.append(owner)
     failures = await client.packed.read(wanted)
-    for owner, failed in zip(owners, failures, strict=True):
+    for owner, (_, offset, data), failed in zip(owners, wanted, failures, strict=True):
         if failed is not None:
             results[owner] = failed
+        elif found_hole(offset, data):
+            results[owner] = await _read_again(client, *reads[owner])
     return results
+
+
+async def _read_again(
+    client: Client, handle: int, offset: int, view: memoryview
+) -> int | FsError:
+    """Reads what may be inline by now."""
+    try:
+        return len(await client.operations.read(handle, offset, len(view), view))
+    except FsError as failure:
+        return failure
 
 
 async def write_many(client: Client, writes: Sequence[Write]) -> list[int | FsError]:

@@ -29,6 +29,7 @@ from luciole.client.core.layout import (
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
 from luciole.errors import FsError, Kind, Retry
+from luciole.inline import chunks_end
 from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.retry import retrying
 from luciole.routing import RoutingTable, head, serving_targets, written_targets
@@ -339,7 +340,7 @@ class ChunkClient:
     async def trim(
         self, inode: meta_pb2.Inode, pending: Callable[[], Awaitable[bool]]
     ) -> None:
-        """Removes everything beyond `inode.length` from every chain of the file.
+        """Removes everything beyond the end from every chain of the file.
 
         What is to go is listed first. Then `pending` is asked whether the cut is still to be
         finished: if so, all that was listed is from before its end, and exactly those versions
@@ -359,15 +360,15 @@ class ChunkClient:
                       f"inode {inode.inode_id}")
 
     async def _beyond(self, inode: meta_pb2.Inode) -> dict[int, list[storage_pb2.ChunkInfo]]:
-        """What the heads hold beyond the length, by chain."""
-        size = inode.layout.chunk_size
+        """What the heads hold beyond the end, by chain."""
+        size, end = inode.layout.chunk_size, chunks_end(inode)
         chains = self.chains(inode.layout)
         lists = await self._runtime.gather([
-            partial(self.listed, chain_id, *chunks_from(inode.inode_id, inode.length // size))
+            partial(self.listed, chain_id, *chunks_from(inode.inode_id, end // size))
             for chain_id in chains
         ])
-        border = chunk_id(inode.inode_id, inode.length // size)
-        inside = inode.length % size
+        border = chunk_id(inode.inode_id, end // size)
+        inside = end % size
         return {chain_id: [
             chunk for chunk in chunks
             if chunk.chunk_id != border or chunk.length > inside or chunk.pending_version
@@ -400,9 +401,9 @@ class ChunkClient:
         self, inode: meta_pb2.Inode, chain_id: int, chunks: list[storage_pb2.ChunkInfo]
     ) -> bool:
         """Removes or cuts listed chunks of one chain; returns whether none had changed."""
-        size = inode.layout.chunk_size
-        border = chunk_id(inode.inode_id, inode.length // size)
-        inside = inode.length % size
+        size, end = inode.layout.chunk_size, chunks_end(inode)
+        border = chunk_id(inode.inode_id, end // size)
+        inside = end % size
         whole = [chunk for chunk in chunks if not inside or chunk.chunk_id != border]
         done = True
         for first in range(0, len(whole), REMOVE_PAGE):
@@ -429,7 +430,7 @@ class ChunkClient:
             chunk_id=listed.chunk_id, chunk_size=inode.layout.chunk_size,
             kind=storage_pb2.TRUNCATE, length=inside,
             if_versions=[listed.committed_version, listed.pending_version])
-        piece = PieceIO(Piece(inode.length // inode.layout.chunk_size, 0, inside, 0),
+        piece = PieceIO(Piece(chunks_end(inode) // inode.layout.chunk_size, 0, inside, 0),
                         memoryview(b""), message, chain_id)
         await self.update([piece])
         return piece.length <= inside
@@ -470,7 +471,7 @@ class ChunkClient:
         ranges: dict[int, list[storage_pb2.ChunkRange]] = {}
         for inode in inodes:
             chains = (self.chains(inode.layout) if everywhere
-                      else self.chains_below(inode.layout, inode.length))
+                      else self.chains_below(inode.layout, chunks_end(inode)))
             for chain_id in chains:
                 ranges.setdefault(chain_id, []).append(_range(inode.inode_id, 0))
         await self._remove(ranges)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import schema, usage
+from luciole.meta.core import inline, schema, usage
 from luciole.proto import meta_pb2
 
 
@@ -116,6 +116,7 @@ def drop(txn: Transaction, inode: meta_pb2.Inode) -> None:
 
 def drop_beside(txn: Transaction, inode: meta_pb2.Inode) -> None:
     """Removes what is recorded of an inode beside its own record."""
+    inline.drop(txn, inode)
     if inode.xattr_bytes:
         txn.clear_range(*schema.xattr_range(inode.inode_id))
     if inode.type == meta_pb2.DIRECTORY:

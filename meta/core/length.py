@@ -18,9 +18,10 @@ its writer reports it. Whoever is given the next place comes behind it, so that 
 from __future__ import annotations
 
 from luciole.errors import Kind, require
+from luciole.inline import chunks_end, is_inline
 from luciole.kv.interface import Transaction
-from luciole.limits import CHUNKS_PER_FILE_MAX
-from luciole.meta.core import inodes, schema, usage
+from luciole.limits import CHUNKS_PER_FILE_MAX, INLINE_BYTES_MAX
+from luciole.meta.core import inline, inodes, schema, sessions, usage
 from luciole.proto import meta_pb2
 
 
@@ -34,18 +35,31 @@ def check(inode: meta_pb2.Inode, length: int) -> None:
 def set_length(
     inode: meta_pb2.Inode, length: int, now_ns: int, *, foreign_writer: bool
 ) -> None:
-    """Changes the length in place; a cut leaves a trim to do.
+    """Changes the length in place; a cut leaves a trim to do if chunks may lie behind it.
 
     So does any change while another client may have written beyond the length unreported.
     """
+    before = chunks_end(inode)
     if length < inode.length or foreign_writer:
         inode.truncate_version += 1
-        inode.trim_pending = True
     inode.length = inode.append_end = length
+    if before > chunks_end(inode) or foreign_writer:
+        inode.trim_pending = True
     inode.data_version += 1
     if not length and inode.HasField("allocated"):
         inode.allocated = 0
     inode.mtime_ns = inode.ctime_ns = now_ns
+
+
+async def change(
+    txn: Transaction, inode: meta_pb2.Inode, length: int, now_ns: int, client_id: bytes
+) -> None:
+    """Sets the length for a client, in place, with what is inline."""
+    others = await sessions.others_may_write(txn, inode.inode_id, client_id)
+    was_cut = length < inode.length
+    set_length(inode, length, now_ns, foreign_writer=others)
+    if was_cut:
+        await inline.cut(txn, inode, others_may_write=others)
 
 
 def store(txn: Transaction, inode: meta_pb2.Inode) -> None:
@@ -78,10 +92,20 @@ def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
     return changed
 
 
-def apply_report(txn: Transaction, inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
-    """Takes a writer's report and counts its bytes, which are there whatever a quota says."""
+async def apply_report(
+    txn: Transaction, inode: meta_pb2.Inode, hint: meta_pb2.LengthHint, client_id: bytes = b""
+) -> bool:
+    """Takes a writer's report and counts its bytes, which are there whatever a quota says.
+
+    Raises FsError NOT_INLINE when it has patches that have to go to chunks.
+    """
     before = inode.length
+    patched = bool(hint.patches) and hint.truncate_version == inode.truncate_version
+    if patched:
+        await inline.begin(txn, inode, hint, client_id)
     changed = apply_hint(inode, hint)
+    if patched:
+        await inline.write(txn, inode, hint)
     usage.count(txn, inode.quota_root, inode.length - before)
     return changed
 
@@ -111,7 +135,9 @@ async def recover(
     if value is None:
         return
     inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
+    if is_inline(inode) and data_end <= INLINE_BYTES_MAX:
+        data_end = 0  # came late, from before the file was inline: nobody sees it
     hint = meta_pb2.LengthHint(
         length=data_end, truncate_version=truncate_version, allocated=allocated)
-    if not inode.trim_pending and apply_report(txn, inode, hint):
+    if not inode.trim_pending and await apply_report(txn, inode, hint):
         inodes.store(txn, inode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind
 from luciole.kv.interface import Transaction
-from luciole.meta.core import access, inodes, schema
+from luciole.meta.core import access, inline, inodes, schema
 from luciole.proto import meta_pb2
 
 
@@ -22,8 +22,10 @@ async def lookup(txn: Transaction, request: meta_pb2.LookupRequest) -> meta_pb2.
 
 
 async def stat(txn: Transaction, request: meta_pb2.StatRequest) -> meta_pb2.InodeReply:
-    """The inode of an id."""
-    return meta_pb2.InodeReply(inode=await inodes.load(txn, request.inode_id))
+    """The inode of an id, and what is inline of it if that is asked for."""
+    inode = await inodes.load(txn, request.inode_id)
+    content = await inline.load(txn, inode) if request.with_content else b""
+    return meta_pb2.InodeReply(inode=inode, content=content)
 
 
 async def batch_stat(

@@ -39,10 +39,8 @@ async def open_existing(
         access.WRITE if request.write or request.truncate else 0)
     access.check_access(inode, request.credential, want)
     if request.truncate:
-        foreign = await sessions.has_foreign_writer(
-            txn, inode.inode_id, request.request_id.client_id)
         usage.count(txn, inode.quota_root, -inode.length)
-        length.set_length(inode, 0, env.now_ns, foreign_writer=foreign)
+        await length.change(txn, inode, 0, env.now_ns, request.request_id.client_id)
         if request.credential.uid != 0:
             inode.mode = access.mode_after_change(inode)
         await xattrs.drop_capability(txn, inode)
@@ -66,7 +64,7 @@ async def fsync(
     """Makes the length known to all. The session must be open."""
     inode = await inodes.load_record(txn, request.inode_id)
     await sessions.need(txn, request.inode_id, request.session_id)
-    if length.apply_report(txn, inode, request.hint):
+    if await length.apply_report(txn, inode, request.hint, request.request_id.client_id):
         if request.hint.mtime_ns:
             await xattrs.drop_capability(txn, inode)
         inodes.store(txn, inode)
@@ -80,7 +78,7 @@ async def append(
     """Gives bytes that are to be appended a place of their own. The session must be open."""
     inode = await inodes.load_record(txn, request.inode_id)
     await sessions.need(txn, request.inode_id, request.session_id)
-    length.apply_report(txn, inode, request.hint)
+    await length.apply_report(txn, inode, request.hint, request.request_id.client_id)
     offset = length.give_place(inode, request.length)
     inodes.store(txn, inode)
     return meta_pb2.AppendReply(inode=inode, offset=offset)
@@ -109,7 +107,8 @@ async def take_last_report(
     """
     if request.hint.mtime_ns:
         await sessions.need(txn, request.inode_id, request.session_id)
-    changed = length.apply_report(txn, inode, request.hint)
+    changed = await length.apply_report(
+        txn, inode, request.hint, request.request_id.client_id)
     if changed and request.hint.mtime_ns:
         await xattrs.drop_capability(txn, inode)
     length.note_uncertain(txn, inode, request.hint, now_ns)

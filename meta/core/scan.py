@@ -58,6 +58,15 @@ async def scan_garbage(txn: Transaction, request: meta_pb2.ScanRequest) -> meta_
     return reply
 
 
+async def scan_contents(txn: Transaction, request: meta_pb2.ScanRequest) -> meta_pb2.ScanReply:
+    """How long the inline parts of files are, in key order."""
+    rows, reply = await _page(txn, schema.INLINE, request)
+    for row in rows:
+        content = schema.decode_bytes(row.value, repr(row.key))
+        reply.contents.add(inode_id=schema.inode_id_of(row.key), length=len(content))
+    return reply
+
+
 async def scan_quotas(txn: Transaction, request: meta_pb2.ScanRequest) -> meta_pb2.ScanReply:
     """Quota roots in key order, with their usage."""
     rows, reply = await _page(txn, schema.QUOTA, request)

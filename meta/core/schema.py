@@ -38,6 +38,7 @@ TRASH = b"TRSH"
 TRIM = b"TRIM"
 UNREPORTED = b"RLEN"
 XATTR = b"XATR"
+INLINE = b"INLN"
 LOCKS = b"LOCK"
 CLIENT_LOCKS = b"CLCK"
 WAITS = b"WAIT"
@@ -121,7 +122,7 @@ def idempotency_key(client_id: bytes, sequence: int) -> bytes:
 
 
 def listed_key(list_prefix: bytes, inode_id: int) -> bytes:
-    """An inode's place in one of the lists `ORPH`, `GARB` and `TRIM`."""
+    """An inode's place in a list such as `ORPH`, or its only record of a kind."""
     return list_prefix + _ID.pack(inode_id)
 
 

@@ -38,8 +38,13 @@ async def need(txn: Transaction, inode_id: int, session_id: bytes) -> None:
                       "taken for dead; open the file again", f"inode {inode_id}")
 
 
-async def has_foreign_writer(txn: Transaction, inode_id: int, client_id: bytes) -> bool:
-    """Whether another client may have written beyond the length without having reported it."""
+async def others_may_write(txn: Transaction, inode_id: int, client_id: bytes) -> bool:
+    """Whether there may be chunks of another client that it has not reported.
+
+    Either it has a session, or it died, or failed, and its chunks have not been looked for yet.
+    """
+    if await txn.get(schema.listed_key(schema.UNREPORTED, inode_id)) is not None:
+        return True
     begin_key, end_key = schema.session_range(inode_id)
     rows = await txn.get_range(begin_key, end_key)
     found = [schema.decode(row.value, meta_pb2.Session, f"inode {inode_id}") for row in rows]

@@ -23,14 +23,12 @@ async def truncate(
         await sessions.need(txn, request.inode_id, request.session_id)
     else:
         access.check_access(inode, request.credential, access.WRITE)
-    length.apply_report(txn, inode, request.hint)
+    await length.apply_report(txn, inode, request.hint, request.request_id.client_id)
     if inode.trim_pending and request.length > inode.length:
         raise FsError(Kind.BUSY, "an earlier cut is still being cleaned up",
                       f"inode {inode.inode_id}")
     await usage.charge(txn, inode.quota_root, request.length - inode.length)
-    foreign = await sessions.has_foreign_writer(
-        txn, request.inode_id, request.request_id.client_id)
-    length.set_length(inode, request.length, env.now_ns, foreign_writer=foreign)
+    await length.change(txn, inode, request.length, env.now_ns, request.request_id.client_id)
     if request.credential.uid != 0:
         inode.mode = access.mode_after_change(inode)
     await xattrs.drop_capability(txn, inode)

@@ -68,6 +68,7 @@ FACTS: dict[int, Facts] = {
     Kind.ARGUMENT_TOO_LARGE: Facts(errno.E2BIG),
     Kind.QUOTA_EXCEEDED: Facts(errno.EDQUOT),
     Kind.CROSS_QUOTA: Facts(errno.EXDEV),
+    Kind.NOT_INLINE: Facts(errno.EIO),
     Kind.LOCKED: Facts(errno.EAGAIN),
     Kind.DEADLOCK: Facts(errno.EDEADLK),
     Kind.NO_LOCKS: Facts(errno.ENOLCK),

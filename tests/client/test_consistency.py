@@ -55,6 +55,36 @@ def test_a_sound_namespace() -> None:
     assert namespace_problems(sound()) == []
 
 
+def inline(number: int, inline_bytes: int, length: int = 100) -> meta_pb2.Inode:
+    inode = file(number, length=length)
+    inode.inline_bytes = inline_bytes
+    return inode
+
+
+def test_an_inline_file_and_its_record_agree() -> None:
+    space = sound()
+    space.inodes[21], space.contents = inline(21, 60), {21: 60}
+    assert namespace_problems(space) == []
+    for broken in ({}, {21: 61}, {20: 5, 21: 60}, {21: 60, 99: 1}):
+        space.contents = broken
+        expected = "inline-record" if set(broken) - {21} else "inline-length"
+        assert kinds(namespace_problems(space)) == [expected]
+    space.inodes[21], space.contents = inline(21, 101), {21: 101}
+    assert kinds(namespace_problems(space)) == ["inline-length"]
+    space.inodes[21] = inline(21, 9000, length=10_000)
+    space.contents = {21: 9000}
+    assert kinds(namespace_problems(space)) == ["inline-length"]
+
+
+def test_a_small_inline_file_has_no_chunk() -> None:
+    space = sound()
+    space.inodes[21] = inline(21, 60)
+    chunk = storage_pb2.ChunkInfo(chunk_id=chunk_id(21, 0), committed_version=1, length=5)
+    assert kinds(placement_problems(space, TABLE, 1, [chunk])) == ["chunk-beyond-end"]
+    space.inodes[21].length = 8193
+    assert placement_problems(space, TABLE, 1, [chunk]) == []
+
+
 def test_dentry_without_inode() -> None:
     space = sound()
     del space.inodes[21]

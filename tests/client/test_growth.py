@@ -36,3 +36,15 @@ def test_a_report_that_a_cut_made_void_is_followed_by_a_count() -> None:
     growth.end_report(counted=False)
     growth.add(5)
     assert growth.begin_report() == Gain(None, False)
+
+
+def test_a_refused_report_is_told_again_with_what_came_meanwhile() -> None:
+    growth = Growth()
+    growth.add(10)
+    assert growth.begin_report() == Gain(10, False)
+    growth.add(5)
+    growth.withdraw()
+    assert growth.begin_report() == Gain(15, False)
+    growth.forget()
+    growth.withdraw()
+    assert growth.begin_report() == Gain(None, False)

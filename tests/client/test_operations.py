@@ -11,6 +11,7 @@ from luciole.client.endings import ENDED_MAX
 from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
 from luciole.errors import FsError, Kind
+from luciole.limits import INLINE_BYTES_MAX
 from luciole.proto import common_pb2, meta_pb2, services
 from luciole.tests.sim.cluster import CHUNK
 from luciole.tests.sim.filesystem import (
@@ -24,8 +25,10 @@ from luciole.tests.sim.filesystem import (
 )
 from luciole.tests.sim.network import SOUND, Fault, Loss
 
-OFFSETS = st.sampled_from([0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 7, 2 * CHUNK, 3 * CHUNK - 5])
-LENGTHS = st.sampled_from([1, 7, 4096, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
+SMALL = INLINE_BYTES_MAX
+OFFSETS = st.sampled_from([
+    0, 1, 100, 5000, SMALL - 1, SMALL, CHUNK - 1, CHUNK, CHUNK + 7, 2 * CHUNK, 3 * CHUNK - 5])
+LENGTHS = st.sampled_from([1, 7, 3000, 4096, SMALL, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
 STEP = st.one_of(
     st.tuples(st.just("write"), OFFSETS, LENGTHS),
     st.tuples(st.just("append"), st.just(0), LENGTHS),
@@ -340,15 +343,15 @@ def test_a_failed_write_is_told_at_flush_and_only_once() -> None:
         handle, _ = await mount.create(CREDENTIAL, ROOT, b"f", 0o644, flags=BOTH)
         for node in filesystem.cluster.nodes.values():
             node.engine.fill_disk()
-        await mount.write(handle, 0, memoryview(b"x"))
+        await mount.write(handle, CHUNK, memoryview(b"x"))
         with pytest.raises(FsError) as caught:
             await mount.flush(handle)
         assert caught.value.kind == Kind.NO_SPACE
         for node in filesystem.cluster.nodes.values():
             node.engine.fill_disk(full=False)
-        await mount.write(handle, 0, memoryview(b"y"))
+        await mount.write(handle, CHUNK, memoryview(b"y"))
         await mount.flush(handle)
-        assert bytes(await mount.read(handle, 0, 9)) == b"y"
+        assert bytes(await mount.read(handle, CHUNK, 9)) == b"y"
 
     run_filesystem(body)
 

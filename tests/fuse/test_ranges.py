@@ -116,6 +116,9 @@ def test_ranges_are_copied(
 def test_blocks_tell_what_is_there(file: int, place: Path) -> None:
     assert taken(file) == 0
     os.pwrite(file, b"x", 0)
+    assert taken(file) == 512  # beside the inode
+    os.ftruncate(file, 0)
+    os.pwrite(file, b"x" * 10_000, 0)
     assert taken(file) == BLOCK
     os.pwrite(file, b"x" * (BLOCK + 1), CHUNK)
     assert taken(file) == BLOCK + 2 * BLOCK

@@ -11,6 +11,7 @@ from typing import Any
 
 from luciole.clock import ManualClock, SeededEntropy
 from luciole.errors import FsError, Kind
+from luciole.inline import chunks_end
 from luciole.kv.interface import KeyValue, Transaction, prefix_end
 from luciole.kv.memory import NO_FAULTS, Faults, MemoryStore
 from luciole.meta.core import schema
@@ -55,9 +56,9 @@ class FakeChunks:
         self._check()
         if not await pending():
             return
-        self.trims.append((inode.inode_id, inode.length))
+        self.trims.append((inode.inode_id, chunks_end(inode)))
         end = self.ends.get(inode.inode_id, 0)
-        self.ends[inode.inode_id] = min(end, inode.length)
+        self.ends[inode.inode_id] = min(end, chunks_end(inode))
 
     async def data_end(self, inode: meta_pb2.Inode) -> int:
         self._check()
@@ -72,7 +73,7 @@ class FakeChunks:
         self._check()
         for inode in inodes:
             # As the real one: the recorded length tells which chains have chunks.
-            if inode.length or everywhere:
+            if chunks_end(inode) or everywhere:
                 self.ends.pop(inode.inode_id, None)
 
 
@@ -392,6 +393,10 @@ class World:
         attributes = dict.fromkeys(trashed | inodes, 0)
         for key, value in self.records(schema.XATTR):
             attributes[schema.inode_id_of(key)] += len(key) - 12 + len(value)
+        records = {schema.inode_id_of(key): len(value) - 1
+                   for key, value in self.records(schema.INLINE)}
+        assert records == {
+            number: inode.inline_bytes for number, inode in inodes.items() if inode.inline_bytes}
         assert attributes == {
             number: inode.xattr_bytes for number, inode in (trashed | inodes).items()}
 

@@ -1,6 +1,7 @@
 """One file on a mount against a bytearray.
 
-By hand: `python -m luciole.tests.model.exerciser DIRECTORY SEED COUNT`.
+By hand: `python -m luciole.tests.model.exerciser DIRECTORY SEED COUNT [BYTES]`, of which the file
+has at most as many.
 
 Layer: tests. Any call on ranges of a file, in random order, each compared at once: what is read,
 the length, where holes may be. After the idea of fsx, the file system exerciser of Apple and Linux.
@@ -20,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 LENGTH_MAX = 1_500_000  # several chunks of the test cluster
-SIZE_MAX = 300_000
+SMALL_MAX = 10_000  # around what may be inline
+DIRECT_BYTES = 65536
 KEPT = 40  # operations printed after a failure
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10
 libc = ctypes.CDLL(None, use_errno=True)
@@ -44,10 +46,15 @@ def unless(number: int, call: Callable[..., int], *arguments: object) -> int | N
 
 
 class Exerciser:
-    """A file, what it must hold, and everything that can be done to it."""
+    """A file, what it must hold, and everything that can be done to it.
 
-    def __init__(self, path: Path, seed: int) -> None:
+    Args: length_max: so many bytes it has at most.
+    """
+
+    def __init__(self, path: Path, seed: int, length_max: int = LENGTH_MAX) -> None:
         self._path = path
+        self._length_max = length_max
+        self._size_max = length_max // 5
         self._chance = random.Random(seed)
         self._content = bytearray()
         self._log: deque[str] = deque(maxlen=KEPT)
@@ -58,8 +65,10 @@ class Exerciser:
             (self._write, 20), (self._read, 20), (self._append, 5), (self._truncate, 6),
             (self._punch, 8), (self._zero, 6), (self._allocate, 3), (self._mapped_write, 8),
             (self._mapped_read, 6), (self._copy, 10), (self._seek, 8), (self._reopen, 3),
-            (self._sync, 2), (self._direct, 4), (self._drop, 2),
+            (self._sync, 2), (self._drop, 2), (self._rewrite, 1),
         ]
+        if length_max > DIRECT_BYTES:
+            self._steps.append((self._direct, 4))
 
     def run(self, count: int) -> None:
         """Does that many operations. Raises AssertionError with what was done last."""
@@ -81,12 +90,13 @@ class Exerciser:
 
     # What to do it with.
 
-    def _range(self, end: int = LENGTH_MAX) -> tuple[int, int]:
+    def _range(self, end: int | None = None) -> tuple[int, int]:
         """Where and how much: often at borders of pages, blocks and chunks."""
         chance = self._chance
+        end = self._length_max if end is None else end
         grain = chance.choice([1, 1, 4096, 65536, 262144])
         offset = chance.randrange(0, max(1, end)) // grain * grain
-        size = chance.choice([chance.randint(1, 100), chance.randint(1, SIZE_MAX), grain])
+        size = chance.choice([chance.randint(1, 100), chance.randint(1, self._size_max), grain])
         return offset, max(1, min(size, end - offset))
 
     def _data(self, size: int) -> bytes:
@@ -120,8 +130,8 @@ class Exerciser:
         return f"{offset} {size}"
 
     def _append(self) -> str:
-        size = self._range(SIZE_MAX)[1]
-        if len(self._content) + size > LENGTH_MAX:
+        size = self._range(self._size_max)[1]
+        if len(self._content) + size > self._length_max:
             return "no room"
         data = self._data(size)
         file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
@@ -198,7 +208,7 @@ class Exerciser:
         offset = self._range()[0]
         if self._chance.random() < 0.5:
             offset = source % 262144 + offset // 262144 * 262144
-        size = min(size, LENGTH_MAX - offset)
+        size = min(size, self._length_max - offset)
         if size <= 0 or source >= len(self._content):
             return "nothing"
         if abs(offset - source) < size:
@@ -234,6 +244,13 @@ class Exerciser:
         self._file = os.open(self._path, os.O_RDWR)
         return ""
 
+    def _rewrite(self) -> str:
+        """As an editor saves."""
+        os.close(self._file)
+        self._file = os.open(self._path, os.O_RDWR | os.O_TRUNC)
+        self._content.clear()
+        return ""
+
     def _sync(self) -> str:
         os.fsync(self._file)
         return ""
@@ -248,7 +265,7 @@ class Exerciser:
         file = os.open(self._path, os.O_RDWR | os.O_DIRECT)
         try:
             with mmap.mmap(-1, 65536) as memory:
-                offset = self._range(LENGTH_MAX - 65536)[0] // 4096 * 4096
+                offset = self._range(self._length_max - DIRECT_BYTES)[0] // 4096 * 4096
                 if self._chance.random() < 0.5:
                     memory[:] = data = self._data(65536)
                     assert os.pwrite(file, memory, offset) == 65536
@@ -264,7 +281,8 @@ class Exerciser:
 def main() -> None:
     """Runs from the command line."""
     place, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    exerciser = Exerciser(place / f"exercised-{seed}", seed)
+    length_max = int(sys.argv[4]) if len(sys.argv) > 4 else LENGTH_MAX
+    exerciser = Exerciser(place / f"exercised-{seed}", seed, length_max)
     exerciser.run(count)
     exerciser.close()
     print(f"seed {seed}: {count} operations")

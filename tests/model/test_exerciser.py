@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 from luciole.tests.fuse.mounted import mounted, needs_fuse
-from luciole.tests.model.exerciser import Exerciser
+from luciole.tests.model.exerciser import LENGTH_MAX, SMALL_MAX, Exerciser
 
 pytestmark = [pytest.mark.mount, needs_fuse]
 OPERATIONS = 500
 
 
-def test_a_file_is_what_was_done_to_it() -> None:
+@pytest.mark.parametrize("length_max", [LENGTH_MAX, SMALL_MAX])
+def test_a_file_is_what_was_done_to_it(length_max: int) -> None:
     with (tempfile.TemporaryDirectory(prefix="luciole-test-") as place,
           mounted("direct", Path(place))):
         for seed in range(2):
-            exerciser = Exerciser(Path(place) / str(seed), seed)
+            exerciser = Exerciser(Path(place) / str(seed), seed, length_max)
             try:
                 exerciser.run(OPERATIONS)
             finally:

@@ -13,8 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 from luciole.client.remote.membership import Membership
+from luciole.client.reporting import ReportedFile
 from luciole.errors import FsError
-from luciole.meta.core import idempotency
+from luciole.meta.core import idempotency, inline
 from luciole.mgmtd import primary
 from luciole.mgmtd.primary import Primary
 from luciole.proto import storage_pb2
@@ -174,6 +175,27 @@ def stale_member() -> AbstractContextManager[None]:
     return replaced(Membership, "check", check)
 
 
+def keep_content() -> AbstractContextManager[None]:
+    """A cut leaves the inline part of a file as it is."""
+
+    async def cut(*_: Any, **__: Any) -> None:
+        return None
+
+    return replaced(inline, "cut", cut)
+
+
+def forget_patches() -> AbstractContextManager[None]:
+    """A client forgets what it wrote inline when it reports it, not when the report counts."""
+    whole = ReportedFile._hint
+
+    async def hint(self: Any) -> Any:
+        told = await whole(self)
+        self._head.clear()
+        return told
+
+    return replaced(ReportedFile, "_hint", hint)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A break, and the scenario that is to show it."""
@@ -196,4 +218,6 @@ MUTANTS = {
     "long-lease": Mutant(long_lease, "managers"),
     "stale-member": Mutant(stale_member, "managers"),
     "unproved-term": Mutant(unproved_term, "managers"),
+    "keep-content": Mutant(keep_content, "cuts"),
+    "forget-patches": Mutant(forget_patches, "splits"),
 }

@@ -15,13 +15,17 @@ import trio
 from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
 from luciole.errors import FsError, Kind
+from luciole.limits import INLINE_BYTES_MAX
 from luciole.tests.sim.process import CHUNK, ClientProcess
 from luciole.tests.sim.workloads.base import CREDENTIAL, ROOT, require_true, timed
 from luciole.tests.sim.world import World
 
 CELL = 1000  # no power of two: writes begin and end anywhere in blocks and chunks
 CELLS = 200  # three chunks and a bit
-FILES = 4
+CELLS_TINY = 12  # those below 8 KiB may be inline
+KINDS = [CELLS, CELLS, CELLS, CELLS_TINY, CELLS_TINY]  # a file of each
+COUNTS = [1, 3, 20, 70, 140]
+COUNTS_TINY = [1, 2, 5, 8]
 PATIENCE = 40  # calls that one operation here may need: write-behind gives way to all before it
 BOTH = OpenFlags(read=True, write=True)
 READ = OpenFlags(read=True)
@@ -34,8 +38,12 @@ def image(stamp: int) -> bytes:
 
 
 def parts(cell: int, content: bytes) -> list[bytes]:
-    """A cell that lies in two chunks is written by two updates, of which one may fail."""
-    border = -cell * CELL % CHUNK
+    """A cell that lies in two chunks is written by two updates, of which one may fail.
+
+    So is one that lies in the inline part and in a chunk.
+    """
+    inline = INLINE_BYTES_MAX - cell * CELL
+    border = inline if 0 < inline < CELL else -cell * CELL % CHUNK
     return [content[:border], content[border:]] if 0 < border < CELL else [content]
 
 
@@ -43,11 +51,16 @@ def parts(cell: int, content: bytes) -> list[bytes]:
 class FileModel:
     """What a file may hold."""
 
-    cells: list[set[int]] = field(default_factory=lambda: [{0} for _ in range(CELLS)])
-    late: list[set[int]] = field(default_factory=lambda: [set() for _ in range(CELLS)])
+    cells: list[set[int]]
+    late: list[set[int]]
     lengths: set[int] = field(default_factory=lambda: {0})
     late_cuts: set[int] = field(default_factory=set)
     late_ends: set[int] = field(default_factory=set)  # in bytes, as chunks do not end with cells
+
+    @staticmethod
+    def of(cells: int) -> FileModel:
+        """An empty file that may have so many cells."""
+        return FileModel([{0} for _ in range(cells)], [set() for _ in range(cells)])
 
     def copy(self) -> FileModel:
         """One that may be changed."""
@@ -67,7 +80,7 @@ class FileModel:
             for i in range(first, end):
                 self.cells[i] = {0}
         else:
-            for i in range(first, CELLS):
+            for i in range(first, len(self.cells)):
                 self.cells[i] = {0}
             self.lengths = {first}
 
@@ -83,7 +96,7 @@ class FileModel:
             borders = range((first * CELL // CHUNK + 1) * CHUNK, end * CELL, CHUNK)
             self.late_ends |= {end * CELL, *borders}
         else:
-            for i in range(first, CELLS):
+            for i in range(first, len(self.cells)):
                 self.late[i].add(0)
             self.late_cuts.add(first)
 
@@ -109,9 +122,14 @@ class File:
     """One file and its model."""
 
     name: bytes
+    model: FileModel
     inode_id: int = 0
     busy: bool = False
-    model: FileModel = field(default_factory=FileModel)
+
+    @property
+    def cells(self) -> int:
+        """How many it may have."""
+        return len(self.model.cells)
 
 
 class Session(NamedTuple):
@@ -137,20 +155,27 @@ class Files:
         self._stamp = 0
         self._made = 0
 
-    async def _make(self, client: ClientProcess) -> File:
+    async def _make(self, client: ClientProcess, cells: int) -> File:
         self._made += 1
-        file = File(f"file-{self._made}".encode())
+        file = File(f"file-{self._made}".encode(), FileModel.of(cells))
         operations = client.client.operations
         handle, inode = await operations.create(
             CREDENTIAL, ROOT, file.name, 0o644, flags=OpenFlags(write=True, exclusive=True))
         file.inode_id = inode.inode_id
+        if cells == CELLS_TINY:
+            # Inline from the beginning, as nobody else has opened it.
+            self._stamp += 1
+            stamp = self._stamp
+            await operations.write(handle, 0, memoryview(image(stamp)))
+            await operations.fsync(handle)
+            file.model.certain(("write", 0, 1, stamp))
         await operations.release(handle)
         return file
 
     async def prepare(self) -> None:
         """Makes empty files."""
-        for _ in range(FILES):
-            self._files.append(await self._make(self._world.clients[0]))
+        for cells in KINDS:
+            self._files.append(await self._make(self._world.clients[0], cells))
 
     async def run(self, until: float) -> None:
         """One task a client."""
@@ -182,7 +207,8 @@ class Files:
         await timed(self._world, client, f"unlinks {file.name!r}", client.client.operations.unlink(
             CREDENTIAL, ROOT, file.name), calls=PATIENCE)
         self._files.append(await timed(
-            self._world, client, "creates a file", self._make(client), calls=PATIENCE))
+            self._world, client, "creates a file", self._make(client, file.cells),
+            calls=PATIENCE))
 
     async def _session(self, client: ClientProcess, file: File) -> None:
         operations = client.client.operations
@@ -196,7 +222,7 @@ class Files:
                 client, file, f"has {inode.length} bytes on open, allowed "
                 f"{file.model.lengths} cells, late cuts {file.model.late_cuts}, late ends "
                 f"{file.model.late_ends}"))
-            await self._read(session, 0, CELLS)
+            await self._read(session, 0, file.cells)
             for _ in range(self._chance.randint(1, 6)):
                 await self._step(session)
                 await trio.sleep(self._chance.random() * 0.2)
@@ -232,9 +258,12 @@ class Files:
 
     async def _step(self, session: Session) -> None:
         client, operations, file, handle, pending = session
-        first = self._chance.randrange(CELLS)
-        end = min(CELLS, first + self._chance.choice([1, 3, 20, 70, 140]))
+        counts = COUNTS if file.cells == CELLS else COUNTS_TINY
+        first = self._chance.randrange(file.cells)
+        end = min(file.cells, first + self._chance.choice(counts))
         kind = self._chance.choice(self._kinds)
+        if kind == "cut" and file.cells == CELLS_TINY and self._chance.random() < 0.5:
+            first = 0  # as by a program that writes it anew
         if kind == "read":
             await self._read(session, first, end)
             return
@@ -242,7 +271,7 @@ class Files:
         if kind == "append":
             length = (await operations.getattr(file.inode_id)).length
             first, end = length // CELL, length // CELL + end - first
-            if end > CELLS:
+            if end > file.cells:
                 return
         kind = "write" if kind == "append" else kind
         op = (kind, first, end, self._stamp)
@@ -289,7 +318,7 @@ class Files:
                 require_true(file.model.length_may_be(inode.length), self._about(
                     client, file, f"has {inode.length} bytes at the end, allowed "
                     f"{file.model.lengths} cells"))
-                data = bytes(await operations.read(handle, 0, CELLS * CELL))
+                data = bytes(await operations.read(handle, 0, file.cells * CELL))
                 await operations.release(handle)
                 problem = file.model.problem(0, data)
                 require_true(not problem, self._about(client, file, problem))
