@@ -25,7 +25,7 @@ from typing import NamedTuple
 from luciole.errors import FsError, Kind, Retry
 from luciole.proto import mgmtd_pb2, storage_pb2
 from luciole.proto.services import Call, StorageStub
-from luciole.routing import WRITTEN, RoutingTable, serving_targets, successor
+from luciole.routing import WRITTEN, RoutingTable, serving_targets, successor, versioned
 from luciole.runtime import Runtime
 from luciole.storage.core.replica import (
     EPOCH_SHIFT,
@@ -225,14 +225,8 @@ class ChainReplica:
         first = serving_targets(chain)[0]
         if first == target.target_id or number >> EPOCH_SHIFT >= chain.version:
             return state
-        stub = self._peers.storage(self._routing.current().node_of(first))
-        reply = await stub.list_chunks(
-            storage_pb2.ListChunksRequest(
-                # A head that does not know this chain yet may still be sent the update.
-                chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
-                target_id=first, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
-            timeout=HEAD_TIMEOUT_S)
-        head = state_of(reply.chunks[0]) if reply.chunks else None
+        # A head that does not know this chain yet may still be sent the update.
+        head = await self._state_at(first, state.chunk_id, versioned(chain))
         fate = fate_of(number, head, chain.version, removal=state.pending.removed)
         if fate is Fate.DONE:
             await target.engine.commit(state.chunk_id, number)
@@ -255,14 +249,21 @@ class ChainReplica:
             return  # it came through all of them
         serving = serving_targets(chain)
         for member in serving[1 : serving.index(target.target_id)]:
-            stub = self._peers.storage(self._routing.current().node_of(member))
-            reply = await stub.list_chunks(
-                storage_pb2.ListChunksRequest(
-                    target_id=member, begin=state.chunk_id, end=state.chunk_id + b"\0", limit=1),
-                timeout=HEAD_TIMEOUT_S)
-            if not any(holds_version(state_of(chunk), number) for chunk in reply.chunks):
+            held = await self._state_at(member, state.chunk_id)
+            if held is None or not holds_version(held, number):
                 raise FsError(Kind.BUSY, f"target {member} does not have version {number} yet",
                               f"chunk {state.chunk_id.hex()}")
+
+    async def _state_at(
+        self, member: int, chunk_id: bytes, chain: storage_pb2.VersionedChain | None = None
+    ) -> ChunkState | None:
+        """What another target knows of a chunk, or None; refused if it knows another `chain`."""
+        stub = self._peers.storage(self._routing.current().node_of(member))
+        reply = await stub.list_chunks(
+            storage_pb2.ListChunksRequest(
+                chain=chain, target_id=member, begin=chunk_id, end=chunk_id + b"\0", limit=1),
+            timeout=HEAD_TIMEOUT_S)
+        return state_of(reply.chunks[0]) if reply.chunks else None
 
     async def settle(
         self, target: Target, state: ChunkState, chain: storage_pb2.VersionedChain, call: Call

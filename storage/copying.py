@@ -11,7 +11,7 @@ from luciole.checksum import block_checksums
 from luciole.errors import FsError, Kind
 from luciole.proto import storage_pb2
 from luciole.proto.services import Call
-from luciole.routing import serving_targets
+from luciole.routing import serving_targets, versioned
 from luciole.runtime import Runtime
 from luciole.storage.ports import Peers, Routing
 
@@ -46,7 +46,7 @@ class Fetcher:
         failure = FsError(Kind.NOT_SERVING, "no replica of a copy's source serves",
                           f"chain {chain.chain_id}")
         request = storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(
-            chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
+            chain=versioned(chain),
             chunk_id=io.source.chunk_id, offset=io.source.offset, length=io.length)])
 
         def sink(reply: storage_pb2.ReadReply) -> list[memoryview]:

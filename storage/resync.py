@@ -19,7 +19,7 @@ from luciole.errors import FsError, Kind
 from luciole.log import get_logger
 from luciole.proto import mgmtd_pb2, storage_pb2
 from luciole.proto.services import StorageStub
-from luciole.routing import RoutingTable, serving_targets, successor
+from luciole.routing import RoutingTable, serving_targets, successor, versioned
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica, Staged
@@ -142,7 +142,7 @@ class Resync:
         for chunk_id in sorted(walk.damaged):
             await self._send(target, chain, stub, chunk_id)
             walk.damaged.discard(chunk_id)
-        wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
+        wanted = versioned(chain)
         try:
             await self._tell_applied(target, wanted, stub, walk)
             await stub.sync_done(
@@ -227,7 +227,7 @@ class Resync:
         call = ServerCall(self._runtime.clock.now() + CALL_TIMEOUT_S)
         async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
             state = await target.engine.state(chunk_id)
-            wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
+            wanted = versioned(chain)
             self._replica.check_chain(target, wanted)
             if state is not None and state.pending is not None:
                 state = await self._replica.judge_pending(target, chain, state)

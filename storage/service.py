@@ -15,7 +15,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.packed import NOT_READ, READ, pack_numbers
 from luciole.proto.services import Call
-from luciole.routing import WRITTEN, serving_targets, successor
+from luciole.routing import WRITTEN, serving_targets, successor, versioned
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica
@@ -305,9 +305,7 @@ class StorageService:
         table = self._routing.current()
         reply = await self._peers.storage(table.node_of(serving[-1])).query_version(
             storage_pb2.QueryVersionRequest(
-                chain=storage_pb2.VersionedChain(
-                    chain_id=chain.chain_id, version=chain.version),
-                chunk_id=state.chunk_id),
+                chain=versioned(chain), chunk_id=state.chunk_id),
             timeout=ROUTING_WAIT_S)
         if not reply.found:
             raise FsError(Kind.CHUNK_NOT_FOUND, "no committed version", state.chunk_id.hex())
@@ -326,7 +324,7 @@ class StorageService:
         syncs = successor(chain, target.target_id) is not None
         if syncs and found.pending.number >> EPOCH_SHIFT >= chain.version:
             return found
-        wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
+        wanted = versioned(chain)
         async with self._runtime.lock(self.replica.lock_key(target, found.chunk_id)):
             self.replica.check_chain(target, wanted)
             state = await target.engine.state(found.chunk_id)

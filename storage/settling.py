@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from luciole.errors import FsError
 from luciole.log import get_logger
-from luciole.proto import mgmtd_pb2, storage_pb2
-from luciole.routing import serving_targets
+from luciole.proto import mgmtd_pb2
+from luciole.routing import serving_targets, versioned
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica
@@ -69,7 +69,7 @@ class Settling:
 
     async def _settle(self, target: Target, chain: mgmtd_pb2.Chain, chunk_id: bytes) -> bool:
         call = ServerCall(self._runtime.clock.now() + CALL_TIMEOUT_S)
-        wanted = storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
+        wanted = versioned(chain)
         async with self._runtime.lock(self._replica.lock_key(target, chunk_id)):
             self._replica.check_chain(target, wanted)
             state = await target.engine.state(chunk_id)

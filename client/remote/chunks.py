@@ -32,7 +32,7 @@ from luciole.errors import FsError, Kind, Retry
 from luciole.inline import chunks_end
 from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.retry import retrying
-from luciole.routing import RoutingTable, head, serving_targets, written_targets
+from luciole.routing import RoutingTable, head, serving_targets, versioned, written_targets
 from luciole.runtime import Runtime
 
 BATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -389,7 +389,7 @@ class ChunkClient:
                 return await self._connections.storage(table.node_of(target)).list_chunks(
                     storage_pb2.ListChunksRequest(
                         target_id=target, begin=begin, end=end, limit=limit or 0,
-                        chain=_versioned(chain)),
+                        chain=versioned(chain)),
                     timeout=self._attempt_seconds)
 
             reply = await retrying(self._runtime, self._deadline(), page, self._reroute)
@@ -417,7 +417,7 @@ class ChunkClient:
             table = self._routing.current()
             chain = table.chain(chain_id)
             reply = await self._connections.storage(table.node_of(head(chain))).remove_listed(
-                storage_pb2.RemoveListedRequest(chain=_versioned(chain), chunks=chunks),
+                storage_pb2.RemoveListedRequest(chain=versioned(chain), chunks=chunks),
                 timeout=self._attempt_seconds)
             return not reply.kept
 
@@ -488,7 +488,7 @@ class ChunkClient:
             stub = self._connections.storage(table.node_of(head(chain)))
             reply = await stub.remove_ranges(
                 storage_pb2.RemoveRangesRequest(
-                    chain=_versioned(chain), ranges=ranges, limit=REMOVE_PAGE),
+                    chain=versioned(chain), ranges=ranges, limit=REMOVE_PAGE),
                 timeout=self._attempt_seconds)
             return reply.ranges_done
 
@@ -512,7 +512,7 @@ class ChunkClient:
                 for target in written_targets(chain):
                     request = by_node.setdefault(
                         table.node_of(target).node_id, storage_pb2.SyncRequest())
-                    request.chains.append(_versioned(chain))
+                    request.chains.append(versioned(chain))
             await self._runtime.gather([
                 partial(self._sync_node, table.node(node_id), request)
                 for node_id, request in by_node.items()
@@ -541,9 +541,6 @@ def _range(inode_id: int, index: int) -> storage_pb2.ChunkRange:
     begin, end = chunks_from(inode_id, index)
     return storage_pb2.ChunkRange(begin=begin, end=end)
 
-
-def _versioned(chain: mgmtd_pb2.Chain) -> storage_pb2.VersionedChain:
-    return storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
 
 
 def _settle(piece: PieceIO, error: common_pb2.Error | None) -> None:
@@ -578,7 +575,7 @@ def _batches(
         except FsError as failure:
             piece.error = failure
             continue
-        piece.message.chain.CopyFrom(_versioned(table.chain(piece.chain_id)))
+        piece.message.chain.CopyFrom(versioned(table.chain(piece.chain_id)))
         piece.failed_targets.add(target)
         piece.losses = table.chain(piece.chain_id).losses
         batch, size = filling.get(node.node_id, ([], 0))

@@ -6,7 +6,7 @@ Layer: pure.
 from __future__ import annotations
 
 from luciole.errors import FsError, Kind
-from luciole.proto import mgmtd_pb2
+from luciole.proto import mgmtd_pb2, storage_pb2
 
 # Replicas that hold every acknowledged byte and may answer.
 SERVING = mgmtd_pb2.SERVING
@@ -78,6 +78,11 @@ class RoutingTable:
             raise FsError(Kind.UNAVAILABLE, f"routing {self.version} has no such target",
                           f"target {target_id}")
         return self.node(node_id)
+
+
+def versioned(chain: mgmtd_pb2.Chain) -> storage_pb2.VersionedChain:
+    """A chain as a request names it: whoever knows another version of it refuses."""
+    return storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version)
 
 
 def serving_targets(chain: mgmtd_pb2.Chain) -> list[int]:

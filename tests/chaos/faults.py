@@ -15,6 +15,7 @@ from luciole.deploy.connect import open_client
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.services import StorageStub
+from luciole.routing import versioned
 from luciole.runtime import drive
 from luciole.tests.chaos import partitions
 from luciole.tests.chaos.namespaces import Network
@@ -164,7 +165,7 @@ class Faults:
                      if any(member.target_id in own and member.state == mgmtd_pb2.SERVING
                             for member in chain.targets))
         request = storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(
-            chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
+            chain=versioned(chain),
             chunk_id=bytes(16), length=1)])
         try:
             reply = drive(stub.read(
