@@ -7,7 +7,6 @@ other peers; checksums of messages stay on.
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from pathlib import Path
 
@@ -91,14 +90,6 @@ class CephFS(Side):
     def mount(self) -> None:
         """See Side."""
         self._stay("ceph-fuse", "--client_die_on_failed_remount=false", self.place)
-
-    def ready(self) -> bool:
-        """See Side."""
-        try:
-            os.listdir(self.place)
-        except OSError:
-            return False
-        return True
 
     def _stay(self, program: str, *arguments: str | Path) -> None:
         self.spawn(program, "-f", "-c", self._settings, *arguments)

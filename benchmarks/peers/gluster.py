@@ -5,7 +5,6 @@ Its command line refuses the names of this machine as hosts of bricks, but takes
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from benchmarks.peers.side import Side, SideError, wait_for
@@ -58,14 +57,6 @@ class Gluster(Side):
         self.run("glusterfs", "--process-name", "fuse", f"--volfile-server={HOST}",
                  f"--volfile-id=/{VOLUME}", "--acl", f"--log-file={self.root}/log/client.log",
                  self.place)
-
-    def ready(self) -> bool:
-        """See Side."""
-        try:
-            os.listdir(self.place)
-        except OSError:
-            return False
-        return True
 
     def shut_down(self) -> None:
         """See Side."""

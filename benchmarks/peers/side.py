@@ -144,6 +144,10 @@ class Side:
 
     def ready(self) -> bool:
         """Whether the mount can be used."""
+        try:
+            os.listdir(self.place)
+        except OSError:
+            return False
         return True
 
     # What they share.

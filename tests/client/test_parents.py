@@ -15,7 +15,7 @@ from luciole.errors import FsError
 from luciole.proto import common_pb2, meta_pb2
 from luciole.proto.method import Method
 from luciole.runtime import drive
-from luciole.tests.fuse.memory_cluster import MemoryCluster
+from luciole.tests.fuse.memory_cluster import MemoryCluster, two_clients
 from luciole.tests.meta.world import SteppedRuntime
 
 WHO = common_pb2.Credential(uid=0, gid=0)
@@ -38,11 +38,7 @@ class Two(NamedTuple):
 @pytest.fixture
 def two() -> Two:
     runtime = SteppedRuntime()
-    cluster = MemoryCluster(runtime)
-    drive(cluster.start())
-    here, there = (
-        cluster.client(name, None, believe_seconds=SECONDS)
-        for name in (b"a client is here", b"and one is there"))
+    here, there = two_clients(runtime, SECONDS)
     one, other = (
         drive(here.mkdir(WHO, ROOT, name, 0o755)).inode_id for name in (b"one", b"other"))
     make(here, one, b"file")

@@ -13,7 +13,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2, services
 from luciole.proto.method import Method
 from luciole.runtime import drive
-from luciole.tests.fuse.memory_cluster import MemoryCluster
+from luciole.tests.fuse.memory_cluster import two_clients
 from luciole.tests.meta.world import SteppedRuntime
 
 WHO = common_pb2.Credential(uid=0, gid=0)
@@ -34,11 +34,7 @@ class Two(NamedTuple):
 @pytest.fixture
 def two() -> Two:
     runtime = SteppedRuntime()
-    cluster = MemoryCluster(runtime)
-    drive(cluster.start())
-    here, there = (
-        cluster.client(name, None, believe_seconds=SECONDS)
-        for name in (b"a client is here", b"and one is there"))
+    here, there = two_clients(runtime, SECONDS)
     handle, inode = drive(here.create(WHO, ROOT, b"f", 0o644, flags=EXCLUSIVE))
     drive(here.release(handle))
     return Two(runtime, here, there, inode.inode_id)

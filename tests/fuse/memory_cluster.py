@@ -21,7 +21,7 @@ from luciole.kv.memory import MemoryStore
 from luciole.meta.service import MetaService
 from luciole.proto import meta_pb2, mgmtd_pb2, services
 from luciole.rpc.inprocess import InProcessCaller
-from luciole.runtime import Runtime
+from luciole.runtime import Runtime, drive
 from luciole.storage.engine.memory import MemoryEngine
 from luciole.storage.service import StorageService
 from luciole.storage.targets import Target, Targets
@@ -107,3 +107,13 @@ class MemoryCluster:
         return make(self._runtime, meta, chunks, packed,
                     write_limit=WRITE_LIMIT, hold_seconds=3600.0,
                     believe_seconds=believe_seconds, spawn=spawn)
+
+
+def two_clients(runtime: Runtime, believe_seconds: float) -> tuple[Operations, Operations]:
+    """Two clients of a new cluster, on a runtime whose waits block."""
+    cluster = MemoryCluster(runtime)
+    drive(cluster.start())
+    here, there = (
+        cluster.client(name, None, believe_seconds=believe_seconds)
+        for name in (b"a client is here", b"and one is there"))
+    return here, there

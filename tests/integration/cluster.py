@@ -41,6 +41,13 @@ class Cluster:
         assert done.returncode == expect, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr if expect else done.stdout
 
+    def up_twice(self, nodes: int) -> list[Path]:
+        """Starts a cluster of so many nodes, two replicas and two mounts; returns those."""
+        first, second = self.mounts
+        self.up("--nodes", str(nodes), "--replicas", "2", "--mount", str(first))
+        self.luciole("mount", str(second), "--dir", str(self.directory.path))
+        return [first, second]
+
     def up(self, *arguments: str) -> dict[str, object]:
         """Starts what is not up. With LUCIOLE_TEST_TRANSPORT clients take that transport."""
         transport = os.environ.get("LUCIOLE_TEST_TRANSPORT")

@@ -20,10 +20,8 @@ Mounts = tuple[Path, Path]
 
 @pytest.fixture(scope="module")
 def mounts(module_cluster: Cluster) -> Mounts:
-    first, second = module_cluster.mounts
-    module_cluster.up("--nodes", "3", "--replicas", "2", "--mount", str(first))
-    module_cluster.luciole("mount", str(second), "--dir", str(module_cluster.directory.path))
     assert ClientConfig().entry_cache_seconds > 2 * SOON_S
+    first, second = module_cluster.up_twice(nodes=3)
     return first, second
 
 

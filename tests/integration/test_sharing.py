@@ -26,10 +26,7 @@ SOON_S = 15.0
 
 @pytest.fixture(scope="module")
 def mounts(module_cluster: Cluster) -> list[Path]:
-    first, second = module_cluster.mounts
-    module_cluster.up("--nodes", "2", "--replicas", "2", "--mount", str(first))
-    module_cluster.luciole("mount", str(second), "--dir", str(module_cluster.directory.path))
-    return [first, second]
+    return module_cluster.up_twice(nodes=2)
 
 
 @pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])

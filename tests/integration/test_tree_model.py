@@ -24,10 +24,7 @@ PROCESSES, SECONDS = 4, 4
 
 @pytest.fixture(scope="module")
 def mounts(module_cluster: Cluster) -> list[Path]:
-    first, second = module_cluster.mounts
-    module_cluster.up("--nodes", "3", "--replicas", "2", "--mount", str(first))
-    module_cluster.luciole("mount", str(second), "--dir", str(module_cluster.directory.path))
-    return [first, second]
+    return module_cluster.up_twice(nodes=3)
 
 
 @pytest.mark.parametrize("seed", range(3))
