@@ -334,8 +334,9 @@ class OpenFile(ReportedFile):
                 handle, source, source_offset + held, offset + held, count - held)
         async with self._runtime.lock(self._lock_key):
             await self._drain()
-            await self._leave_inline()
             await self._need_session(handle)
+            if not is_inline(self.inode):
+                await self._leave_inline()
             await self._check_quota(handle, offset + count)
             if self._map.copyable(source.inode, source_offset, self.inode, offset):
                 try:

@@ -35,6 +35,7 @@ CALL = st.one_of(
     st.tuples(st.just("write"), MOUNTS, OFFSETS, LENGTHS),
     st.tuples(st.just("append"), MOUNTS, st.just(0), LENGTHS),
     st.tuples(st.just("punch"), MOUNTS, OFFSETS, LENGTHS),
+    st.tuples(st.just("write_and_copy"), MOUNTS, OFFSETS, LENGTHS),
     st.tuples(st.just("cut"), MOUNTS, st.one_of(st.just(0), OFFSETS), st.just(0)),
     st.tuples(st.just("cut_by_name"), MOUNTS, st.one_of(st.just(0), OFFSETS), st.just(0)),
     st.tuples(st.just("cut_by_open"), MOUNTS, st.just(0), st.just(0)),
@@ -139,6 +140,12 @@ class Shared:
         elif kind == "append":
             await mount.write(handle, 0, memoryview(data), append=True)
             self._take(len(self.content), data)
+        elif kind == "write_and_copy":
+            await mount.write(handle, 0, memoryview(data[:99]))
+            self._take(0, data[:99])
+            done = await mount.copy_range(handle, first, handle, 2 * CHUNK, CHUNK // 2)
+            if done:
+                self._take(2 * CHUNK, bytes(self.content[first : first + done]))
         elif kind == "punch":
             await mount.fallocate(handle, first, len(data), zero=True, keep_size=True)
             end = min(first + len(data), len(self.content))
@@ -350,5 +357,18 @@ def test_holes_and_copies_of_small_files() -> None:
         assert await mount.seek(handle, 50, data=False) == 100
         assert await mount.seek(handle, 100, data=True) == CHUNK
         assert await mount.seek(handle, CHUNK, data=False) == CHUNK + 1
+
+    run(body)
+
+
+def test_a_copy_behind_the_first_bytes_leaves_those_that_were_just_written() -> None:
+    async def body(filesystem: FileSystem, calls: Calls) -> None:
+        mount = filesystem.mount(1)
+        inode = await put(mount, b"f", b"a" * 100)
+        handle, _ = await mount.open(CREDENTIAL, inode.inode_id, BOTH)
+        await mount.truncate(CREDENTIAL, inode.inode_id, 2 * CHUNK, handle)
+        await mount.write(handle, 50, memoryview(b"b" * 10))
+        assert await mount.copy_range(handle, CHUNK, handle, 2 * CHUNK, 77) == 77
+        assert bytes(await mount.read(handle, 0, 100)) == b"a" * 50 + b"b" * 10 + b"a" * 40
 
     run(body)
