@@ -88,6 +88,7 @@ class NotingStore:
         self._inner = inner
         self._now_ns = now_ns
         self.watch = inner.watch
+        self.flush = inner.flush
 
     def transaction(self) -> Transaction:
         """Begins a transaction that tells nothing: for reading."""
