@@ -26,7 +26,7 @@ from luciole.client.growth import Growth
 from luciole.client.handles import Fresh, Handle
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
-from luciole.client.remote.meta import MetaClient
+from luciole.client.remote.meta import REPORT, MetaClient
 from luciole.client.remote.packed import PackedReader
 from luciole.client.write_buffer import Spawn, WriteBuffer
 from luciole.errors import FsError, Kind, require
@@ -44,8 +44,7 @@ QUOTA_STEP_MAX = 64 << 20
 PACKED_BYTES_MAX = 64 * 1024
 COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
 COPY_STEP = 1024 * 1024
-ReportT = TypeVar(
-    "ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest, meta_pb2.SetAttrRequest)
+ReportT = TypeVar("ReportT", meta_pb2.FsyncRequest, meta_pb2.CloseRequest, meta_pb2.SetAttrRequest)
 
 
 class OpenFile:
@@ -296,7 +295,7 @@ class OpenFile:
                 await self._ask()
             await self._check_quota(handle, end)
             self._note_written(end)
-            await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            await self._report(handle, services.META_FSYNC, REPORT)
 
     async def zero(self, handle: Handle, begin: int, end: int, *, keep_size: bool) -> None:
         """[begin, end) reads as zeros and chunks that lie in it go; the length may grow."""
@@ -374,7 +373,7 @@ class OpenFile:
             return
         if not self._reported:
             await self._buffer.drain()
-            await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            await self._report(handle, services.META_FSYNC, REPORT)
         quota = (await self._meta.ask(
             services.META_GET_QUOTA,
             meta_pb2.StatRequest(inode_id=self.inode.inode_id))).quota
@@ -469,24 +468,27 @@ class OpenFile:
             try:
                 await self._drain()
                 if not self._reported and handle is not None:
-                    await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+                    await self._report(handle, services.META_FSYNC, REPORT)
             except FsError as failure:
                 if own:
                     raise
                 self._buffer.keep(failure)
 
     async def fsync(self, handle: Handle | None) -> None:
-        """As flush, and durable against power loss on every replica.
+        """As flush, and durable against power loss on every replica, as is the file itself.
 
-        All of the file counts, also what was written through handles that are closed by now, or on
+        All of it counts, also what was written through handles that are closed by now, or on
         other clients: so every chain that holds a part of it is asked, whoever wrote there.
         """
         self._check()
         async with self._runtime.lock(self._lock_key):
             await self._drain()
             await self._flush_chains()
-            if not self._reported and handle is not None:
+            # What was reported is told again: the service may have lost it with the power.
+            if handle is not None and (self._written_end or not self._reported):
                 await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            else:
+                await self._meta.fsync(self.inode.inode_id)
 
     async def _report(
         self, handle: Handle, method: Method[ReportT, meta_pb2.InodeReply],

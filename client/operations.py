@@ -521,6 +521,10 @@ class Operations:
             self._directories[number] = listing
         return number
 
+    async def fsyncdir(self, handle: int) -> None:
+        """All that was done to names, by anybody, survives a power loss."""
+        await self._meta.fsync(self.directory(handle).inode_id)
+
     async def _fetch_page(
         self, listing: DirectoryHandle, limit: int = DIRECTORY_PAGE, *, inodes: bool = True
     ) -> None:
