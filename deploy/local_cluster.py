@@ -90,7 +90,7 @@ def prepare(directory: ClusterDirectory, shape: Shape) -> ClusterFile:
 
 
 def _keep_power(directory: ClusterDirectory, file: ClusterFile) -> None:
-    """A cluster that was made before the metadata service had the setting keeps what it promised."""
+    """A cluster that is older than the metadata service's setting keeps what it promised."""
     for service in services_of(file):
         config = directory.service_config(service)
         if isinstance(config, MetaConfig) and config.durability != file.durability:

@@ -112,9 +112,12 @@ class SavedFile:
         """Makes it the checkpoint that counts, durably. Raises OSError."""
         content = _SLOT.pack(_MAGIC, saved.boot_id.encode()[:36], saved.meta)
         content += _CHECKSUM.pack(crc32c(content))
-        before, slots = self.newest(), self._slots()
-        taken = before is not None and _decode(slots[0]) == before
-        os.pwrite(self._file, content.ljust(SLOT_BYTES, b"\0"), SLOT_BYTES if taken else 0)
+        first, second = map(_decode, self._slots())
+        # Over the older one: the newer has to be there until this one is.
+        over_second = first is not None and (
+            second is None or first.transaction >= second.transaction
+        )
+        os.pwrite(self._file, content.ljust(SLOT_BYTES, b"\0"), SLOT_BYTES if over_second else 0)
 
     def close(self) -> None:
         """Closes the file."""
