@@ -16,9 +16,10 @@ import pytest
 
 from luciole.errors import Kind
 from luciole.kv.embedded import EmbeddedStore
+from luciole.kv.lmdb_checkpoints import COMMITS_MAX
 from luciole.kv.lmdb_saved import NAME, SLOT_BYTES, saved_in
 from luciole.runtime import ThreadRuntime, drive
-from luciole.tests.conformance.kv_subject import raises
+from luciole.tests.conformance.kv_subject import raises, wait_until
 from luciole.tests.kv.power import Disk, State, change, lose_power, opened, reopened, state_of
 from luciole.tests.kv.processes import PARTS
 from luciole.tests.kv.test_embedded_processes import start
@@ -114,12 +115,19 @@ def test_the_loop_flushes_by_itself_and_lets_pages_go(place: Path) -> None:
     before = saved_in(str(place / "kv"))
     assert before is not None
     change(store, random.Random(1), {})
-    for _ in range(1000):
-        store._checkpoints._closing.wait(0.01)
-        if saved_in(str(place / "kv")) != before:
-            break
-    else:
-        raise AssertionError("nothing was flushed within ten seconds")
+    wait_until(lambda: saved_in(str(place / "kv")) != before)
+    store.close()
+
+
+def test_many_commits_bring_the_checkpoint_forward(place: Path) -> None:
+    """The file stays small, though its pages cannot be used again before the next checkpoint."""
+    store = opened(place)
+    before = saved_in(str(place / "kv"))
+    for number in range(COMMITS_MAX):
+        transaction = store.transaction()
+        transaction.set(b"a", b"%d" % number)
+        drive(transaction.commit())
+    wait_until(lambda: saved_in(str(place / "kv")) != before)
     store.close()
 
 

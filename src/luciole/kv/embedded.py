@@ -201,6 +201,7 @@ class EmbeddedStore:
             transaction.abort()
             raise
         self._history.record(version, self._runtime.clock.now(), together)
+        self._checkpoints.note_commit()
         if self._waits:
             self._make_durable()
         self._watches.ring()

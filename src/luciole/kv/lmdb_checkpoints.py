@@ -50,6 +50,8 @@ from luciole.log import get_logger
 
 log = get_logger("kv")
 JOIN_SECONDS = 150.0
+# Then the next checkpoint comes early: until it, each takes some ten pages of the file anew.
+COMMITS_MAX = 512
 
 
 class Checkpoints:
@@ -68,7 +70,9 @@ class Checkpoints:
         self._pin: lmdb.Transaction[bytes] | None = None
         self._pinned = -1  # the number of its transaction
         self._group = GroupFlush(self._take)
-        self._closing = threading.Event()
+        self._commits = 0  # since the last checkpoint; none is lost to count for long
+        self._due = threading.Event()
+        self._closing = False
         self._worker: threading.Thread | None = None
 
     def flush(self) -> None:
@@ -81,6 +85,12 @@ class Checkpoints:
     def check(self) -> None:
         """Raises FsError when a flush has failed: what is committed now would never be durable."""
         self._group.check()
+
+    def note_commit(self) -> None:
+        """Something was committed."""
+        self._commits += 1
+        if self._commits >= COMMITS_MAX:
+            self._due.set()
 
     def hold(self) -> None:
         """Pins the newest transaction, which a checkpoint saved under an earlier boot."""
@@ -113,7 +123,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Flushes what was committed, if the disk takes it, and unpins."""
-        self._closing.set()
+        self._closing = True
+        self._due.set()
         if self._worker is not None:
             self._worker.join(JOIN_SECONDS)
         try:
@@ -135,6 +146,7 @@ class Checkpoints:
 
     def _move_to(self, pin: lmdb.Transaction[bytes], transaction: int) -> None:
         before, self._pin, self._pinned = self._pin, pin, transaction
+        self._commits = 0
         if before is not None:
             before.abort()
 
@@ -165,7 +177,11 @@ class Checkpoints:
 
         A pin that stayed behind would keep all pages from being used again that others free.
         """
-        while not self._closing.wait(seconds):
+        while True:
+            self._due.wait(seconds)
+            self._due.clear()
+            if self._closing:
+                return
             try:
                 if self._handle.info()["last_txnid"] != self._pinned:
                     # The reader of a process that was killed keeps pages, too.
