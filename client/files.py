@@ -26,7 +26,7 @@ from luciole.client.core.layout import check_size, file_bytes_max
 from luciole.client.handles import Handle
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
-from luciole.client.remote.meta import MetaClient
+from luciole.client.remote.meta import REPORT, MetaClient
 from luciole.client.remote.packed import PackedReader
 from luciole.client.reporting import ReportedFile
 from luciole.client.write_buffer import Spawn, WriteBuffer
@@ -254,7 +254,7 @@ class OpenFile(ReportedFile):
                 await self._ask()
             await self._check_quota(handle, end)
             self._note_written(end)
-            await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            await self._report(handle, services.META_FSYNC, REPORT)
 
     async def zero(self, handle: Handle, begin: int, end: int, *, keep_size: bool) -> None:
         """[begin, end) reads as zeros and chunks that lie in it go; the length may grow."""
@@ -363,7 +363,7 @@ class OpenFile(ReportedFile):
             return
         if not self._reported:
             await self._buffer.drain()
-            await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            await self._report(handle, services.META_FSYNC, REPORT)
         quota = (await self._meta.ask(
             services.META_GET_QUOTA,
             meta_pb2.StatRequest(inode_id=self.inode.inode_id))).quota
@@ -499,16 +499,16 @@ class OpenFile(ReportedFile):
             try:
                 await self._drain()
                 if not self._reported and handle is not None:
-                    await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+                    await self._report(handle, services.META_FSYNC, REPORT)
             except FsError as failure:
                 if own:
                     raise
                 self._buffer.keep(failure)
 
     async def fsync(self, handle: Handle | None) -> None:
-        """As flush, and durable against power loss on every replica.
+        """As flush, and durable against power loss on every replica, as is the file itself.
 
-        All of the file counts, also what was written through handles that are closed by now, or on
+        All of it counts, also what was written through handles that are closed by now, or on
         other clients: so every chain that holds a part of it is asked, whoever wrote there.
         """
         self._check()
@@ -517,9 +517,14 @@ class OpenFile(ReportedFile):
             if self._head.pending and handle is not None:
                 # If it has to go to chunks, it must be there before they are flushed.
                 await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+                if not (self._chunks_end or self._unflushed or self.inode.truncate_version):
+                    return
             await self._flush_chains()
-            if not self._reported and handle is not None:
+            # What was reported is told again: the service may have lost it with the power.
+            if handle is not None and (self._written_end or not self._reported):
                 await self._report(handle, services.META_FSYNC, meta_pb2.FsyncRequest)
+            else:
+                await self._meta.fsync(self.inode.inode_id)
 
     async def _end_session(self, handle: Handle) -> None:
         """Closes the session with the last report."""
@@ -549,7 +554,7 @@ class OpenFile(ReportedFile):
             await self._drain()
             writer = handle or next((h for h in self.handles.values() if h.writable), None)
             if self._head.pending and writer is not None:
-                await self._report(writer, services.META_FSYNC, meta_pb2.FsyncRequest)
+                await self._report(writer, services.META_FSYNC, REPORT)
             if handle is not None:
                 await self._need_session(handle)
                 request.session_id = handle.session_id

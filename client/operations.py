@@ -120,9 +120,7 @@ class Operations:
         return await self._shown(reply.inode)
 
     def taken(self, inode_id: int) -> meta_pb2.Inode | None:
-        """The attributes of a directory that this client has just changed, if the answer to that
-        is true still. Only for whoever hears the changes of others.
-        """
+        """A directory that this client has just changed, if the answer to that is true still."""
         inode = self.parents.take(inode_id)
         return None if inode is None else self._overlay(inode)
 
@@ -532,6 +530,10 @@ class Operations:
             self._directories[number] = listing
         return number
 
+    async def fsyncdir(self, handle: int) -> None:
+        """All that was done to names, by anybody, survives a power loss."""
+        await self._meta.fsync(self.directory(handle).inode_id)
+
     async def _fetch_page(
         self, listing: DirectoryHandle, limit: int = DIRECTORY_PAGE, *, inodes: bool = True
     ) -> None:
@@ -547,8 +549,7 @@ class Operations:
     ) -> meta_pb2.DirEntry | None:
         """The entry at a position of the listing, or None behind the last.
 
-        Entries that went between listing and reading keep their name and have no inode; so do all
-        that are fetched for somebody who does not want `inodes`.
+        Entries that went since then have no inode, nor have those that are fetched without.
         """
         listing = self.directory(handle)
         found = listing.at(position)

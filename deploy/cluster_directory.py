@@ -219,7 +219,8 @@ def default_configs(file: ClusterFile) -> dict[str, msgspec.Struct]:
         elif service.kind == "meta":
             found[service.name] = MetaConfig(
                 cluster_id=file.cluster_id, node_id=service.node_id, rpc_port=rpc,
-                grpc_port=grpc, kv="embedded:kv", mgmtd=manager)
+                grpc_port=grpc, kv="embedded:kv", mgmtd=manager,
+                durability=file.durability)
         else:
             found[service.name] = StorageConfig(
                 cluster_id=file.cluster_id, node_id=service.node_id, rpc_port=rpc,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from luciole.client.remote.connections import Connections
-from luciole.config import ServiceConfig, parse_address
+from luciole.config import MetaConfig, ServiceConfig, parse_address
 from luciole.deploy import mounts, ports, processes
 from luciole.deploy.cluster_directory import (
     ClusterDirectory,
@@ -84,7 +84,18 @@ def prepare(directory: ClusterDirectory, shape: Shape) -> ClusterFile:
                           "another directory", str(directory.path))
     if shape.port_base is not None and shape.port_base != file.port_base:
         file = _move_ports(directory, file, shape.port_base)
+    if file.durability == "power":
+        _keep_power(directory, file)
     return file
+
+
+def _keep_power(directory: ClusterDirectory, file: ClusterFile) -> None:
+    """A cluster that is older than the metadata service's setting keeps what it promised."""
+    for service in services_of(file):
+        config = directory.service_config(service)
+        if isinstance(config, MetaConfig) and config.durability != file.durability:
+            directory.write_config(
+                service.name, msgspec.structs.replace(config, durability=file.durability))
 
 
 def _new_file(wanted: dict[str, object]) -> ClusterFile:

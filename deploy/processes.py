@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 import luciole
+from luciole.boot import boot_id
 
 KILL_SECONDS = 5.0  # for the kernel to end a process that cannot refuse
 LOG_TAIL_LINES = 8
@@ -46,21 +47,17 @@ def _stat(pid: int) -> tuple[str, int] | None:
     return fields[0], int(fields[19])
 
 
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def record_of(pid: int, mount_point: str = "") -> ProcessRecord | None:
     """The record of a process that runs now."""
     found = _stat(pid)
-    return ProcessRecord(pid, found[1], _boot_id(), mount_point) if found else None
+    return ProcessRecord(pid, found[1], boot_id(), mount_point) if found else None
 
 
 def is_alive(record: ProcessRecord) -> bool:
     """Whether that very process runs."""
     found = _stat(record.pid)
     return (found is not None and found[0] not in "ZX" and found[1] == record.started_ticks
-            and record.boot_id == _boot_id())
+            and record.boot_id == boot_id())
 
 
 def read_record(pid_file: Path) -> ProcessRecord | None:

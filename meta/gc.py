@@ -29,6 +29,7 @@ from luciole.meta.core import (
     trash,
     truncate,
 )
+from luciole.meta.durable import ChunksBehindStore
 from luciole.meta.ports import Chunks, Cluster
 from luciole.proto import meta_pb2
 from luciole.runtime import Runtime
@@ -65,7 +66,7 @@ class Collector:
     ) -> None:
         self._kv = changes.NotingStore(kv, runtime.clock.wall_ns)
         self._runtime = runtime
-        self._chunks = chunks
+        self._chunks: Chunks = ChunksBehindStore(kv, chunks)
         self._cluster = cluster
         self._grace_ns = int(grace_seconds * 1e9)
         self._suspects: set[bytes] = set()

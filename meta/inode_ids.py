@@ -22,7 +22,10 @@ class InodeIds:
         """A fresh id."""
         async with self._runtime.lock((id(self), "inode ids")):
             if self._next == self._end:
-                self._next = await self._kv.run(_take_block)
+                first = await self._kv.run(_take_block)
+                # An id must not come again after a power loss: chunks may be there of it.
+                await self._kv.flush()
+                self._next = first
                 self._end = self._next + BLOCK
             self._next += 1
             return self._next - 1

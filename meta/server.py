@@ -25,7 +25,8 @@ def serve(config: MetaConfig) -> None:
     runtime = ThreadRuntime()
     node = Node(runtime, config, mgmtd_pb2.META)
     config = cluster_config(config, "meta", node)
-    store = open_store(config.kv, runtime)
+    store = open_store(
+        config.kv, runtime, durability=config.durability, sync_seconds=config.sync_seconds)
     try:
         chunks = ChunkClient(
             runtime, node.connections, node.routing, node.client_id,

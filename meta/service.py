@@ -36,6 +36,7 @@ from luciole.meta.core import (
     xattrs,
 )
 from luciole.meta.core.environment import Environment
+from luciole.meta.durable import ChunksBehindStore
 from luciole.meta.inode_ids import InodeIds
 from luciole.meta.ports import Chunks, Cluster
 from luciole.proto import common_pb2, meta_pb2
@@ -47,7 +48,6 @@ ReplyT = TypeVar("ReplyT", bound=Message)
 TRIM_ATTEMPTS = 5
 ANSWER_S = 0.5  # left of a deadline for the way back
 OWN_CHANGES_S = 0.02
-NO_CHANGE = bytes(changes.STAMP_BYTES)
 LOCK_WAIT_S_MAX = 20.0
 LOCK_PAGES_MAX = 16  # of changes that the answer to a lock tells
 
@@ -60,7 +60,7 @@ class MetaService:
     ) -> None:
         self._kv = changes.NotingStore(kv, runtime.clock.wall_ns)
         self._runtime = runtime
-        self._chunks = chunks
+        self._chunks: Chunks = ChunksBehindStore(kv, chunks)
         self._cluster = cluster
         self._inode_ids = InodeIds(kv, runtime)
 
@@ -325,12 +325,16 @@ class MetaService:
         return reply
 
     async def fsync(self, request: meta_pb2.FsyncRequest, call: Call) -> meta_pb2.InodeReply:
-        """Makes the length known."""
-        now_ns = self._runtime.clock.wall_ns()
-        reply = await self._change(
-            request.request_id, meta_pb2.InodeReply,
-            lambda txn: open_file.fsync(txn, request, now_ns))
-        await self._finish_trim(reply.inode)
+        """Makes the length known, and all that was answered before survive a power loss."""
+        reply = meta_pb2.InodeReply()
+        if request.session_id:
+            now_ns = self._runtime.clock.wall_ns()
+            reply = await self._change(
+                request.request_id, meta_pb2.InodeReply,
+                lambda txn: open_file.fsync(txn, request, now_ns))
+            await self._finish_trim(reply.inode)
+        if not request.report_only:
+            await self._kv.flush()
         return reply
 
     async def append(self, request: meta_pb2.AppendRequest, call: Call) -> meta_pb2.AppendReply:
@@ -392,7 +396,7 @@ class MetaService:
         deadline = min(now() + request.wait_ms / 1000, call.deadline - ANSWER_S)
         after = request.after
         if not after:
-            return meta_pb2.WatchReply(next=await self._kv.run(changes.newest) or NO_CHANGE)
+            return meta_pb2.WatchReply(next=await self._kv.run(changes.newest) or changes.NOTHING)
         while True:
             position = after
             found, after, counter = await self._kv.run(
@@ -408,12 +412,13 @@ class MetaService:
             else:
                 await self._kv.watch(changes.COUNTER, counter, deadline - now())
 
-    # Locks.
+    # Locks. Who was told that it has one, or gave one up, may outlive the store's machine.
 
     async def lock(self, request: meta_pb2.LockRequest, call: Call) -> meta_pb2.LockReply:
         """Takes a lock, or joins the queue for it."""
         reply = await self._change(
             request.request_id, meta_pb2.LockReply, lambda txn: locks.acquire(txn, request))
+        await self._kv.flush()
         await self._finish_trim(reply.inode)
         if reply.granted and request.after:
             reply.behind.CopyFrom(
@@ -436,8 +441,10 @@ class MetaService:
 
     async def unlock(self, request: meta_pb2.UnlockRequest, call: Call) -> common_pb2.Empty:
         """Gives up a range, and grants it to those who wait."""
-        return await self._change(
+        reply = await self._change(
             request.request_id, common_pb2.Empty, lambda txn: locks.release(txn, request))
+        await self._kv.flush()
+        return reply
 
     async def test_lock(self, request: meta_pb2.TestLockRequest, call: Call) -> meta_pb2.LockReply:
         """Tells what is in the way of a lock."""
@@ -458,6 +465,7 @@ class MetaService:
             record = await self._kv.watch(key, record, remaining)
         if waiting:
             return meta_pb2.AwaitLockReply(waiting=True)
+        await self._kv.flush()
         # Read after the grant: whoever held the lock before has reported what it wrote.
         stat = await self._read(meta_pb2.StatRequest(inode_id=request.inode_id), lookup.stat)
         await self._finish_trim(stat.inode)
@@ -470,9 +478,11 @@ class MetaService:
         self, request: meta_pb2.CancelLockRequest, call: Call
     ) -> meta_pb2.CancelLockReply:
         """Ends a wait."""
-        return await self._change(
+        reply = await self._change(
             request.request_id, meta_pb2.CancelLockReply,
             lambda txn: locks.withdraw(txn, request))
+        await self._kv.flush()
+        return reply
 
     # For fsck.
 

@@ -302,16 +302,18 @@ class CloseRequest(_message.Message):
     def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ...) -> None: ...
 
 class FsyncRequest(_message.Message):
-    __slots__ = ("request_id", "inode_id", "session_id", "hint")
+    __slots__ = ("request_id", "inode_id", "session_id", "hint", "report_only")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INODE_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
+    REPORT_ONLY_FIELD_NUMBER: _ClassVar[int]
     request_id: _common_pb2.RequestId
     inode_id: int
     session_id: bytes
     hint: LengthHint
-    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ...) -> None: ...
+    report_only: bool
+    def __init__(self, request_id: _Optional[_Union[_common_pb2.RequestId, _Mapping]] = ..., inode_id: _Optional[int] = ..., session_id: _Optional[bytes] = ..., hint: _Optional[_Union[LengthHint, _Mapping]] = ..., report_only: _Optional[bool] = ...) -> None: ...
 
 class TruncateRequest(_message.Message):
     __slots__ = ("request_id", "credential", "inode_id", "length", "session_id", "hint")

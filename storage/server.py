@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from luciole.boot import boot_id
 from luciole.client.remote.node import Node, cluster_config
 from luciole.config import StorageConfig
 from luciole.errors import FsError, Kind
@@ -32,7 +33,6 @@ from luciole.storage.settling import Settling
 from luciole.storage.targets import Target, Targets
 
 RELEASE_S = 60.0  # room of removed chunks is back on the disk after two of these
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def unmoved(table: RoutingTable) -> None:
@@ -132,14 +132,6 @@ def _open_targets(config: StorageConfig, resources: ExitStack) -> list[Target]:
             resources.callback(engine.close)
             found.append(Target(identity, disk, engine, device=device))
     return found
-
-
-def boot_id() -> str:
-    """Differs at each start of the machine; empty where the kernel does not tell."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _device(root: Path) -> str:

@@ -81,11 +81,12 @@ def namespace_examples() -> dict[str, bytes]:
 
 def store_examples(directory: Path) -> dict[str, bytes]:
     """Section 2."""
-    environment = lmdb_environment.open_environment(str(directory), 1 << 20)
+    environment = lmdb_environment.open_databases(
+        lmdb_environment.open_handle(str(directory), 1 << 20), str(directory))
     with environment.handle.begin(write=True) as transaction:
         environment.store_state(transaction, lmdb_environment.State(3, 1, 40))
         state = transaction.get(b"luciole-kv-state")
-        assert transaction.get(b"luciole-kv-format") == b"1"
+        assert transaction.get(b"luciole-kv-format") == b"2"
     environment.handle.close()
     assert state is not None
     written = RangeSet([(b"a", b"a\0"), (b"b", b"d")])
@@ -169,7 +170,8 @@ def test_long_keys_share_a_record(tmp_path: Path) -> None:
 
     drive(kv.run(body))
     kv.close()
-    environment = lmdb_environment.open_environment(str(tmp_path), 1 << 30)
+    environment = lmdb_environment.open_databases(
+        lmdb_environment.open_handle(str(tmp_path), 1 << 30), str(tmp_path))
     with environment.handle.begin(db=environment.records) as transaction:
         assert transaction.get(key) == bytes.fromhex("92 92 c401 61 c401 31 92 c401 62 c401 32")
     environment.handle.close()

@@ -328,4 +328,5 @@ class Pyfuse3Binding(pyfuse3.Operations):
         self._operations.releasedir(fh)
 
     async def fsyncdir(self, fh, datasync):  # type: ignore[no-untyped-def]
-        """Every namespace operation is durable when it returns."""
+        """fsync(2) of a directory."""
+        await self._operations.fsyncdir(fh)

@@ -8,6 +8,7 @@ the lock makes taking a number and naming the oldest one that is open a single s
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -15,11 +16,13 @@ from google.protobuf.message import Message
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
 from luciole.errors import FsError, Kind
-from luciole.proto import common_pb2, mgmtd_pb2
+from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2, services
 from luciole.proto.method import Method
 from luciole.retry import retrying
 from luciole.runtime import Runtime
 
+# What a writer tells with it is for others to see, and need not survive a power loss.
+REPORT = partial(meta_pb2.FsyncRequest, report_only=True)
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
 
@@ -77,6 +80,13 @@ class MetaClient:
         finally:
             with self._guard:
                 del self._outstanding[sequence]
+
+    async def fsync(self, inode_id: int) -> None:
+        """All that was changed before by anybody, names too, survives a power loss of the store.
+
+        The inode is what the caller is asked about; it is not looked at. Raises FsError.
+        """
+        await self.ask(services.META_FSYNC, meta_pb2.FsyncRequest(inode_id=inode_id))
 
     def _node(self, number: int) -> mgmtd_pb2.Node:
         nodes = [

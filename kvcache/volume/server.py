@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from luciole.boot import boot_id
 from luciole.client.remote.node import Node
 from luciole.config import StorageConfig
 from luciole.kvcache.core.placement import Placement
@@ -19,7 +20,7 @@ from luciole.kvcache.volume.volume import Limits, Volume
 from luciole.process import Loop
 from luciole.proto import services
 from luciole.routing import RoutingTable
-from luciole.storage.server import Beside, boot_id
+from luciole.storage.server import Beside
 
 SWEEP_S = 0.5
 VOLUME_NAME = "kvcache"

@@ -22,6 +22,7 @@ T = TypeVar("T")
 KEEP_NS = 120 * 10**9
 PAGE = 256
 STAMP_BYTES = 10
+NOTHING = bytes(STAMP_BYTES)  # before every stamp
 COUNTER = schema.CHANGE_COUNT
 # Inode records, and what is folded into the attributes of directories.
 _INODE_PREFIXES = {
@@ -88,6 +89,7 @@ class NotingStore:
         self._inner = inner
         self._now_ns = now_ns
         self.watch = inner.watch
+        self.flush = inner.flush
 
     def transaction(self) -> Transaction:
         """Begins a transaction that tells nothing: for reading."""
@@ -122,12 +124,15 @@ async def page_behind(
 ) -> tuple[list[meta_pb2.Change], bytes, bytes | None]:
     """Records behind a stamp, the stamp to go on with, and the counter to watch for more.
 
-    An empty list with another stamp than `after` means that records in between were trimmed.
+    An empty list with another stamp than `after` means that records in between were trimmed, or
+    that the record of `after` was lost, with the store's last commits, by a power loss.
     """
     trimmed = await txn.get(schema.CHANGE_TRIMMED, snapshot=True) or b""
     counter = await txn.get(schema.CHANGE_COUNT, snapshot=True)
-    if after < trimmed:
-        return [], await newest(txn), counter
+    gone = after > max(trimmed, NOTHING) and await txn.get(
+        schema.CHANGE + after, snapshot=True) is None
+    if after < trimmed or gone:
+        return [], await newest(txn) or NOTHING, counter
     begin = key_after(schema.CHANGE + after) if after else schema.CHANGE
     rows = await txn.get_range(begin, prefix_end(schema.CHANGE), limit=PAGE, snapshot=True)
     found = [schema.decode(row.value, meta_pb2.Change, repr(row.key)) for row in rows]

@@ -67,6 +67,10 @@ class MetaConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_only
 
     kv: str = "embedded:/var/lib/luciole/kv"
     mgmtd: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:7000"])
+    # Of the embedded store: what a change of names survives when it is answered. "power": a loss of
+    # power. "process": the death of every process, and a loss of power after sync_seconds or fsync.
+    durability: Literal["process", "power"] = "process"
+    sync_seconds: Seconds = 1.0
     heartbeat_seconds: Seconds = 0.5
     chunk_size: Annotated[int, Meta(ge=64 * KiB, le=64 * MiB)] = MiB  # a power of two
     stripe: Count = 4  # chains that one file uses

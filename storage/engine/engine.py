@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from luciole.checksum import BLOCK_SIZE, crc32c
 from luciole.errors import FsError, Kind
+from luciole.group_flush import GroupFlush
 from luciole.storage.engine import recovery
 from luciole.storage.engine.allocator import Allocator
 from luciole.storage.engine.blockmath import block_end, block_start, class_bytes
@@ -36,7 +37,6 @@ from luciole.storage.engine.checks import (
 )
 from luciole.storage.engine.clean import Clean, CleanChunks
 from luciole.storage.engine.content import place_of, read_content
-from luciole.storage.engine.flush import GroupFlush
 from luciole.storage.engine.interface import (
     Applied,
     ChannelKey,

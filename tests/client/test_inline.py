@@ -163,7 +163,7 @@ class Shared:
             inode = await mount.getattr(self.inode_id)
             assert inode.length == len(self.content)
             if handle:
-                assert bytes(await mount.read(handle, 0, 4 * CHUNK)) == self.content
+                assert bytes(await mount.read(handle, 0, len(self.content) + 9)) == self.content
             assert await content_of(mount, self.inode_id) == self.content
         assert inode.allocated == await self.filesystem.chunks.allocated(inode)
         if is_inline(inode):

@@ -506,7 +506,25 @@ def watch_returns_what_changed(subject: Subject) -> None:
     assert found == [None, None]
 
 
+def flushed_is_still_there(subject: Subject) -> None:
+    subject.put(a=b"1")
+    waited(subject.store.flush())
+    waited(subject.store.flush())
+    assert subject.read(b"a") == b"1"
+
+    def work(number: int) -> None:
+        for step in range(5):
+            session = subject.begin()
+            session.inner.set(subject.key(b"%d/%d" % (number, step)), b"")
+            session.commit()
+            waited(subject.store.flush())
+
+    on_threads(4, work)
+    assert len(subject.names()) == 21
+
+
 CASES: list[Callable[[Subject], None]] = [
+    flushed_is_still_there,
     watch_returns_what_changed,
     written_is_read,
     dropped_transaction_has_no_effect,

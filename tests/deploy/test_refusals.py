@@ -97,6 +97,20 @@ def test_a_cluster_made_before_there_could_be_several_managers(
         "mgmtd", "meta", "storage-1", "storage-2"]
 
 
+def test_power_is_kept_by_clusters_made_before_names_could_do_without(tmp_path: Path) -> None:
+    directory = ClusterDirectory(tmp_path / "cluster")
+    directory.path.mkdir()
+    shape = Shape(nodes=1, replicas=1, durability="power", metas=2)
+    prepare(directory, shape)
+    files = [directory.config_file(name) for name in ("meta", "meta-2")]
+    made = [file.read_text() for file in files]
+    for file, text in zip(files, made, strict=True):
+        assert 'durability = "power"\n' in text
+        file.write_text(text.replace('durability = "power"\n', ""))
+    prepare(directory, shape)
+    assert [file.read_text() for file in files] == made
+
+
 def test_other_shape_than_the_cluster_has(
     cluster: ClusterDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:

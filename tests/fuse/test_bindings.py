@@ -111,6 +111,14 @@ def test_random_writes_and_cuts_match_a_byte_array(place: Path) -> None:
     assert (place / "file").read_bytes() == expected
 
 
+def test_directories_and_files_open_for_reading_can_be_synced(place: Path) -> None:
+    (place / "file").write_bytes(b"content")
+    for name in ("file", "."):
+        descriptor = os.open(place / name, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
 def test_sparse_and_cut_files_read_zeros_where_nothing_was_written(place: Path) -> None:
     path = place / "sparse"
     with path.open("wb") as file:

@@ -15,6 +15,7 @@ import pytest
 from luciole.deploy import mounts, processes
 from luciole.kv.embedded import EmbeddedStore
 from luciole.kv.interface import Transaction
+from luciole.kv.lmdb_saved import NAME, SavedFile, saved_in
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.integration.cluster import COMMAND_SECONDS, Cluster, needs_fuse
 
@@ -175,3 +176,31 @@ def test_configuration_through_the_manager_and_what_fsck_finds(
     store.close()
     cluster.up()
     assert sorted(cluster.fsck(expect=4)) == ["dentry-without-inode", "directory-link-count"]
+
+
+def move_to_another_boot(kv: Path) -> None:
+    """The store's checkpoint, as if the machine had been started again since."""
+    saved = saved_in(str(kv))
+    assert saved is not None
+    (kv / NAME).unlink()
+    file = SavedFile(str(kv))
+    file.save(saved._replace(boot_id="the boot before"))
+    file.close()
+
+
+@pytest.mark.mount
+@needs_fuse
+def test_what_was_synced_is_there_after_a_restart_of_the_machine(cluster: Cluster) -> None:
+    """All processes are killed; then the metadata store finds that the machine was restarted."""
+    mount = cluster.mounts[0]
+    cluster.up("--nodes", "2", "--replicas", "2", "--targets-per-node", "1", "--mount", str(mount))
+    digests = write_tree(mount)
+    descriptor = os.open(mount / "a", os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    cluster.kill_all()
+    move_to_another_boot(cluster.directory.path / "kv")
+    cluster.up("--mount", str(mount))
+    assert is_whole(mount, digests)
+    (mount / "after").write_bytes(b"after")
+    assert cluster.fsck() == []

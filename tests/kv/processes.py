@@ -3,6 +3,7 @@
 `increment PATH TIMES` adds one to a counter, by reading and writing, so many times.
 `write PATH SEED` commits triples for ever, from four threads, and prints each one's number after
 its commit returned.
+`churn PATH SEED` does so with durability "process", and prints what it has flushed.
 `watch PATH TIMES` prints that it listens for changes, and waits for one, so many times.
 `fill PATH BYTES` commits while no file of the process may grow beyond so many bytes.
 """
@@ -59,6 +60,26 @@ def write(path: str, seed: int) -> None:
         threading.Thread(target=work, args=(seed * 1_000_000 + thread,)).start()
 
 
+def churn(path: str, seed: int) -> None:
+    """Commits as `write` does, replaces what it wrote, and prints what was flushed."""
+    store = EmbeddedStore(path, ThreadRuntime(), durability="process", sync_seconds=0.005)
+
+    def work(number: int) -> None:
+        while True:
+            transaction = store.transaction()
+            for index in range(PARTS):
+                transaction.set(part(number, index), b"%d" % number * 200)
+                transaction.set(b"churned%d" % (number % 50), os.urandom(3000))
+            drive(transaction.commit())
+            if number % 3 == 0:
+                drive(store.flush())
+                os.write(1, b"%d\n" % number)
+            number += WRITERS
+
+    for thread in range(WRITERS):
+        threading.Thread(target=work, args=(seed * 1_000_000 + thread,)).start()
+
+
 def fill(path: str, size: int) -> None:
     store = EmbeddedStore(path, ThreadRuntime())
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -83,6 +104,6 @@ def watch(path: str, times: int) -> None:
 
 
 if __name__ == "__main__":
-    {"increment": increment, "write": write, "fill": fill, "watch": watch}[sys.argv[1]](
-        sys.argv[2], int(sys.argv[3])
-    )
+    {"increment": increment, "write": write, "churn": churn, "fill": fill, "watch": watch}[
+        sys.argv[1]
+    ](sys.argv[2], int(sys.argv[3]))

@@ -12,7 +12,7 @@ import pytest
 
 from luciole.clock import ManualClock, SeededEntropy
 from luciole.errors import Kind
-from luciole.kv.embedded import EmbeddedStore
+from luciole.kv.embedded import Durability, EmbeddedStore
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.conformance.kv import CASES, open_transactions_fail_on_close
 from luciole.tests.conformance.kv_subject import Session, Subject, raises, wait_until
@@ -30,9 +30,11 @@ def clock() -> ManualClock:
 def open_store(tmp_path: Path, clock: ManualClock) -> Iterator[Open]:
     stores: list[EmbeddedStore] = []
 
-    def open_one(path: Path = tmp_path / "kv", map_bytes: int = 1 << 30) -> EmbeddedStore:
+    def open_one(
+        path: Path = tmp_path / "kv", map_bytes: int = 1 << 30, durability: Durability = "power"
+    ) -> EmbeddedStore:
         runtime = ThreadRuntime(clock, SeededEntropy(1))
-        stores.append(EmbeddedStore(path, runtime, map_bytes=map_bytes))
+        stores.append(EmbeddedStore(path, runtime, map_bytes=map_bytes, durability=durability))
         return stores[-1]
 
     yield open_one
@@ -43,8 +45,11 @@ def open_store(tmp_path: Path, clock: ManualClock) -> Iterator[Open]:
 @pytest.mark.parametrize(
     "case", [*CASES, open_transactions_fail_on_close], ids=lambda case: case.__name__
 )
-def test_conforms(case: Callable[[Subject], None], open_store: Open, clock: ManualClock) -> None:
-    case(Subject(open_store(), b"test/", clock.advance))
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_conforms(
+    case: Callable[[Subject], None], durability: Durability, open_store: Open, clock: ManualClock
+) -> None:
+    case(Subject(open_store(durability=durability), b"test/", clock.advance))
 
 
 def subject_of(store: EmbeddedStore, clock: ManualClock) -> Subject:
@@ -201,9 +206,9 @@ def _put_in_main(path: Path, key: bytes, value: bytes) -> None:
 
 def test_newer_format_is_refused(open_store: Open, tmp_path: Path) -> None:
     open_store().close()
-    _put_in_main(tmp_path / "kv", b"luciole-kv-format", b"2")
+    _put_in_main(tmp_path / "kv", b"luciole-kv-format", b"3")
     error = raises(Kind.CONFIG_INVALID, open_store)
-    assert "format 2" in str(error)
+    assert "format 3" in str(error)
     assert "newer" in str(error)
 
 

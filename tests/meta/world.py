@@ -12,7 +12,7 @@ from typing import Any
 from luciole.clock import ManualClock, SeededEntropy
 from luciole.errors import FsError, Kind
 from luciole.inline import chunks_end
-from luciole.kv.interface import KeyValue, Transaction, prefix_end
+from luciole.kv.interface import KeyValue, KeyValueStore, Transaction, prefix_end
 from luciole.kv.memory import NO_FAULTS, Faults, MemoryStore
 from luciole.meta.core import schema
 from luciole.meta.gc import Collected, Collector
@@ -101,21 +101,24 @@ def user(uid: int = 0, gid: int | None = None, *groups: int) -> common_pb2.Crede
 class World:
     """Two metadata services on one store, and clients' request ids."""
 
-    def __init__(self, faults: Faults = NO_FAULTS, seed: int = 1) -> None:
+    def __init__(
+        self, faults: Faults = NO_FAULTS, seed: int = 1, kv: KeyValueStore | None = None
+    ) -> None:
         self.runtime = SteppedRuntime(seed)
         self.store = MemoryStore(self.runtime)
+        self.kv = kv or self.store
         self.chunks = FakeChunks()
         self.cluster = FakeCluster()
         self.meta = self.service()
         self.other = self.service()
         self.collector = Collector(
-            self.store, self.runtime, self.chunks, self.cluster, grace_seconds=GRACE)
+            self.kv, self.runtime, self.chunks, self.cluster, grace_seconds=GRACE)
         drive(self.meta.start())
         self.store.faults = faults
         self._sequences: dict[bytes, int] = {}
 
     def service(self) -> MetaService:
-        return MetaService(self.store, self.runtime, self.chunks, self.cluster)
+        return MetaService(self.kv, self.runtime, self.chunks, self.cluster)
 
     def pass_time(self, seconds: float) -> None:
         self.runtime.manual.advance(seconds)

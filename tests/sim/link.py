@@ -50,6 +50,10 @@ class StoreLink:
         """See KeyValueStore. No manager watches, so cuts do not matter."""
         return await self._store.watch(key, seen, timeout)
 
+    async def flush(self) -> None:
+        """See KeyValueStore."""
+        await self._store.flush()
+
     def close(self) -> None:
         """The store is the world's."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from luciole.checksum import BLOCK_SIZE, block_checksums
 from luciole.errors import FsError, Kind
+from luciole.group_flush import GroupFlush
 from luciole.storage.engine.allocator import Allocator
 from luciole.storage.engine.blockmath import (
     append_data,
@@ -16,7 +17,6 @@ from luciole.storage.engine.blockmath import (
     class_for,
     pack,
 )
-from luciole.storage.engine.flush import GroupFlush
 from luciole.storage.engine.memory import MemoryDisk, MemoryStore
 from luciole.storage.engine.ports import Batch
 from luciole.storage.engine.records import (

@@ -74,6 +74,6 @@ async def releasedir(context: Context, request: Request) -> bytes:
 
 
 async def fsyncdir(context: Context, request: Request) -> bytes:
-    """Every namespace operation is durable when it returns."""
-    request.fields(protocol.FSYNC_IN)
+    """fsync(2) of a directory."""
+    await context.operations.fsyncdir(request.fields(protocol.FSYNC_IN)[0])
     return b""

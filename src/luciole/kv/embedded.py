@@ -1,9 +1,14 @@
 """`EmbeddedStore`: the engine for one machine, on LMDB.
 
-Layer: kernel. Usable by many threads and by several processes at once; a commit that returned
-survives the loss of power. Reads come from an LMDB read transaction, which is a snapshot and
-waits for nobody. Commits are grouped (`group_commit`); a batch takes LMDB's one writer lock, has
-each request judged by `ConflictHistory`, applies those that pass and syncs once.
+Layer: kernel. Usable by many threads and by several processes at once. A commit that returned
+survives the death of all of them; with durability "power" it also survives the loss of power, and
+with "process" it does so after the next `flush`, which comes by itself every `sync_seconds`
+(`lmdb_checkpoints`). A power loss takes commits from the end only, also those of other processes.
+
+Reads come from an LMDB read transaction, which is a snapshot and waits for nobody. Commits are
+grouped (`group_commit`); a batch takes LMDB's one writer lock, has each request judged by
+`ConflictHistory`, and applies those that pass. With "power" it then waits for one checkpoint; what
+it wrote is seen by others a moment before it is durable.
 
 Invariants: the log has an entry, the keys written, for each version in floor < version <= newest,
 committed with the records themselves; so the history of a process, brought up to date under the
@@ -18,15 +23,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import lmdb
 
+from luciole.boot import boot_id as boot_id_now
 from luciole.errors import FsError, Kind
 from luciole.kv.group_commit import GroupCommit, Outcome
 from luciole.kv.history import ConflictHistory
 from luciole.kv.interface import TRANSACTION_SECONDS_MAX, Transaction
-from luciole.kv.lmdb_environment import MAP_BYTES, State, open_environment, translate, translated
+from luciole.kv.lmdb_environment import MAP_BYTES, State, translate, translated
+from luciole.kv.lmdb_opening import open_durably
 from luciole.kv.lmdb_records import BUCKET_BYTES, LmdbRecords
 from luciole.kv.lmdb_watch import LmdbWatches
 from luciole.kv.ranges import RangeSet
@@ -34,12 +41,14 @@ from luciole.kv.retry import run_transaction
 from luciole.kv.transaction import CommitRequest, OptimisticTransaction
 from luciole.runtime import Runtime
 
+Durability = Literal["process", "power"]
 T = TypeVar("T")
 
-# Five seconds of batches on a disk that syncs three thousand times a second.
+# Five seconds of three thousand batches a second.
 LOG_VERSIONS_MAX = 16_384
 LOG_BYTES_MAX = 32 << 20
 BATCHES_PER_READER_CHECK = 1024
+SYNC_SECONDS = 1.0
 
 
 class Statistics(NamedTuple):
@@ -47,7 +56,7 @@ class Statistics(NamedTuple):
 
     commits: int = 0  # that succeeded and wrote something
     refused: int = 0  # that ended in an error
-    batches: int = 0  # synced
+    batches: int = 0  # written
 
 
 class EmbeddedStore:
@@ -60,20 +69,36 @@ class EmbeddedStore:
         *,
         map_bytes: int = MAP_BYTES,
         log_versions_max: int = LOG_VERSIONS_MAX,
+        durability: Durability = "power",
+        sync_seconds: float = SYNC_SECONDS,
+        boot_id: str | None = None,
     ) -> None:
         """Opens or makes the store in the directory `path`.
 
-        `map_bytes` bounds its size and must be the same in every process. Raises FsError
-        CONFIG_INVALID when the directory is not a store that this program can write.
+        Args:
+            path: the directory; it is made if it is missing.
+            runtime: of threads.
+            map_bytes: bounds the size; the same in every process.
+            log_versions_max: commits that are remembered to judge transactions by.
+            durability: what a commit has survived when it returns: "power" the loss of power,
+                "process" the death of every process. Each process may choose.
+            sync_seconds: how long a commit may stay unflushed.
+            boot_id: differs at each start of the machine; None: the kernel's.
+
+        Raises FsError CONFIG_INVALID when the directory is not a store that this program can write.
         """
         self._path = os.fspath(path)
         self._runtime = runtime
         self._log_versions_max = log_versions_max
-        self._environment = open_environment(self._path, map_bytes)
+        self._waits = durability == "power"
+        boot = boot_id_now() if boot_id is None else boot_id
+        self._environment, self._checkpoints = open_durably(self._path, map_bytes, boot)
         self._watches = LmdbWatches(self._path, self._environment, runtime)
         self._history = ConflictHistory(self._open_version())
         self._statistics = Statistics()
+        self._closed = False
         self._committers = GroupCommit(self._write)
+        self._checkpoints.start(sync_seconds)
 
     def transaction(self) -> OptimisticTransaction:
         """Begins a transaction; its snapshot is taken at its first read."""
@@ -99,14 +124,22 @@ class EmbeddedStore:
         finally:
             snapshot.close()
 
+    async def flush(self) -> None:
+        """Returns when all that was committed before survives a power loss. Blocks the thread."""
+        self._checkpoints.flush()
+
     def statistics(self) -> Statistics:
         """Counts of this process."""
         return self._statistics
 
     def close(self) -> None:
-        """Waits for commits under way and gives up the files. Open transactions fail."""
+        """Waits for commits under way, flushes, gives up the files. Open transactions fail."""
+        if self._closed:
+            return
+        self._closed = True
         self._committers.close()
         self._watches.close()
+        self._checkpoints.close()
         self._environment.handle.close()
 
     def _open_version(self) -> int:
@@ -124,13 +157,17 @@ class EmbeddedStore:
             version = environment.load_state(transaction).version
         return _LmdbSnapshot(transaction, version, self._path)
 
-    def _write(self, requests: Sequence[CommitRequest]) -> Sequence[Outcome]:
+    def _write(
+        self, requests: Sequence[CommitRequest], *, again: bool = False
+    ) -> Sequence[Outcome]:
         try:
             outcomes = self._write_batch(requests)
         except FsError as failure:
-            if failure.kind == Kind.NO_SPACE and len(requests) > 1:
-                # One that is too much for the disk must not fail those that are not.
-                return [self._write([request])[0] for request in requests]
+            if failure.kind == Kind.NO_SPACE and not again:
+                # What was freed since the last checkpoint can be used after the next. And one
+                # that is too much for the disk must not fail those that are not.
+                self._checkpoints.flush()
+                return [self._write([request], again=True)[0] for request in requests]
             outcomes = [FsError(failure.kind, failure.message, failure.subject) for _ in requests]
         refused = sum(outcome is not None for outcome in outcomes)
         commits, refused_before, batches = self._statistics
@@ -146,6 +183,7 @@ class EmbeddedStore:
     def _write_batch(self, requests: Sequence[CommitRequest]) -> list[Outcome]:
         """Judges and applies a batch in one LMDB transaction."""
         environment = self._environment
+        self._checkpoints.check()
         with translated(self._path):
             transaction = environment.handle.begin(db=environment.records, write=True)
         try:
@@ -163,8 +201,17 @@ class EmbeddedStore:
             transaction.abort()
             raise
         self._history.record(version, self._runtime.clock.now(), together)
+        self._checkpoints.note_commit()
+        if self._waits:
+            self._make_durable()
         self._watches.ring()
         return outcomes
+
+    def _make_durable(self) -> None:
+        try:
+            self._checkpoints.flush()
+        except FsError as failure:
+            raise FsError(Kind.KV_MAYBE_COMMITTED, str(failure), self._path) from failure
 
     def _catch_up(self, transaction: lmdb.Transaction[bytes]) -> State:
         """Learns what other processes committed since; returns the newest state."""

@@ -211,6 +211,9 @@ class FoundationDbStore:
             changed.cancel()
         return await self.run(lambda txn: txn.get(key))
 
+    async def flush(self) -> None:
+        """FoundationDB's commits are durable when they return."""
+
     def close(self) -> None:
         """Lets go of the cluster. The network thread of the binding ends with the process."""
         self._open.clear()

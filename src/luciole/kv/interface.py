@@ -71,7 +71,9 @@ class Transaction(Protocol):
         """Makes transactions that read the range meanwhile fail, as if it were written."""
 
     async def commit(self) -> None:
-        """Makes all writes durable at once.
+        """Makes all writes at once: others see all of them or none, and they are not lost again.
+
+        Whether that includes a loss of power is the store's setting; see `KeyValueStore.flush`.
 
         Raises FsError KV_CONFLICT, KV_TOO_OLD, KV_TOO_LARGE or, when the outcome cannot be
         known, KV_MAYBE_COMMITTED. A transaction without writes always succeeds.
@@ -97,6 +99,13 @@ class KeyValueStore(Protocol):
         Who changed it does not matter: a transaction of this process, or another one's anywhere.
         It costs nothing while nothing changes. A value that went and came back may be missed.
         Raises FsError as a read does.
+        """
+
+    async def flush(self) -> None:
+        """Returns when all that was committed through this store before survives a power loss.
+
+        A loss before that takes commits from the end only. Costs nothing where commits are durable
+        when they return. Raises FsError DISK_FAILED when that cannot be had any more.
         """
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """Opens the LMDB directory of the embedded engine, and says LMDB's errors in ours.
 
 Layer: kernel. The main database holds the format marker and the state record, beside the names of
-the two others: the records, and the log of recent commits.
+the two others: the records, and the log of recent commits. LMDB runs without its own syncs: whoever
+writes has a checkpoint first (`lmdb_checkpoints`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from luciole.kv.lmdb_records import BUCKET_BYTES
 if TYPE_CHECKING:
     from lmdb import _Database  # the stubs alone have a name for it
 
-FORMAT = 1
+FORMAT = 2
+FORMATS_READ = {b"1", b"2"}  # a store of format 1 was never written without a sync
 MAP_BYTES = 64 << 30  # address space, not disk: the file grows with what is in it
 READERS_MAX = 1024
 
@@ -29,7 +31,8 @@ _FORMAT_KEY = b"luciole-kv-format"
 _STATE_KEY = b"luciole-kv-state"
 _STATE = struct.Struct(">QQQ")
 # What may lie in a directory that holds no store yet; the lock file is another process opening it.
-_INNOCENT = frozenset({"lock.mdb", "lost+found", "watchers"})
+_INNOCENT = frozenset({"checkpoint", "lock.mdb", "lost+found", "watchers"})
+VERSIONS_SKIPPED = 1 << 32  # after a power loss; more than can have been given since a checkpoint
 
 
 class State(NamedTuple):
@@ -57,12 +60,18 @@ class Environment(NamedTuple):
         """Replaces the state."""
         transaction.put(_STATE_KEY, _STATE.pack(*state), db=self.main)
 
+    def start_over(self) -> None:
+        """Makes versions jump: those after this state were given to commits that are lost."""
+        with self.handle.begin(write=True) as transaction:
+            version = self.load_state(transaction).version + VERSIONS_SKIPPED
+            transaction.drop(self.log, delete=False)
+            self.store_state(transaction, State(version, version, 0))
 
-def open_environment(path: str, map_bytes: int) -> Environment:
-    """Opens the directory, which is made if it is missing, and checks its format.
 
-    Raises FsError CONFIG_INVALID when it is no store of this format, cannot be written, or is
-    open in this process already.
+def make_directory(path: str) -> None:
+    """Makes the directory if it is missing.
+
+    Raises FsError CONFIG_INVALID when it cannot be made, or holds what is not a store.
     """
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
@@ -73,26 +82,48 @@ def open_environment(path: str, map_bytes: int) -> Environment:
             "the directory holds something else: name an empty one for the key-value store",
             path,
         )
-        environment = lmdb.open(
-            path, map_size=map_bytes, max_dbs=2, max_readers=READERS_MAX, mode=0o600
+    except OSError as failure:
+        raise _cannot_open(failure, path) from failure
+
+
+def open_handle(path: str, map_bytes: int) -> lmdb.Environment:
+    """Opens LMDB, writes nothing, and checks that it is our store or empty.
+
+    Raises FsError CONFIG_INVALID when it is no store of this format, cannot be written, or is
+    open in this process already.
+    """
+    try:
+        handle = lmdb.open(
+            path, map_size=map_bytes, max_dbs=2, max_readers=READERS_MAX, mode=0o600, sync=False
         )
     except (OSError, lmdb.Error) as failure:
-        raise FsError(
-            Kind.CONFIG_INVALID, f"the key-value store cannot be opened: {failure}", path
-        ) from failure
+        raise _cannot_open(failure, path) from failure
     try:
         with translated(path):
-            _check_format(environment, path)
-            environment.reader_check()
-            return Environment(
-                environment,
-                environment.open_db(None),
-                environment.open_db(b"records"),
-                environment.open_db(b"log"),
-            )
+            _check_format(handle, path)
+            handle.reader_check()
     except BaseException:
-        environment.close()
+        handle.close()
         raise
+    return handle
+
+
+def open_databases(handle: lmdb.Environment, path: str) -> Environment:
+    """The store behind a handle, marked as being of this format. Raises FsError."""
+    mark = str(FORMAT).encode()
+    with translated(path):
+        with handle.begin() as reader:
+            marked = reader.get(_FORMAT_KEY) == mark
+        if not marked:
+            with handle.begin(write=True) as transaction:
+                transaction.put(_FORMAT_KEY, mark)
+        return Environment(
+            handle, handle.open_db(None), handle.open_db(b"records"), handle.open_db(b"log")
+        )
+
+
+def _cannot_open(failure: Exception, path: str) -> FsError:
+    return FsError(Kind.CONFIG_INVALID, f"the key-value store cannot be opened: {failure}", path)
 
 
 def _check_format(environment: lmdb.Environment, path: str) -> None:
@@ -102,7 +133,7 @@ def _check_format(environment: lmdb.Environment, path: str) -> None:
         f"this build of lmdb takes keys of {environment.max_key_size()} bytes,"
         f" {BUCKET_BYTES} are needed: install the lmdb wheel",
     )
-    with environment.begin(write=True) as transaction:
+    with environment.begin() as transaction:
         marker = transaction.get(_FORMAT_KEY)
         if marker is None:
             with transaction.cursor() as cursor:
@@ -112,8 +143,7 @@ def _check_format(environment: lmdb.Environment, path: str) -> None:
                     "the directory holds another program's LMDB data: name an empty one",
                     path,
                 )
-            transaction.put(_FORMAT_KEY, str(FORMAT).encode())
-        elif marker != str(FORMAT).encode():
+        elif marker not in FORMATS_READ:
             raise FsError(
                 Kind.CONFIG_INVALID,
                 f"the key-value store has format {marker.decode(errors='replace')}, this program"

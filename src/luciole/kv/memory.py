@@ -64,6 +64,9 @@ class MemoryStore:
         """The newest value once it is not `seen` any more, or after `timeout` seconds."""
         return await self._watches.wait(key, seen, timeout, lambda: self._open_snapshot().get(key))
 
+    async def flush(self) -> None:
+        """Nothing of it outlives its process."""
+
     def close(self) -> None:
         """Open transactions fail from now on."""
         self._closed = True

@@ -1,8 +1,10 @@
-"""Group commit: many callers that want durability share one flush.
+"""Group flush: many callers that want durability share one flush.
 
 A caller returns only when a flush that *began* after its call has ended, because only such a
 flush surely covers what it wrote before. The first caller to find no flush under way runs one;
 those who come meanwhile share the next.
+
+Layer: kernel.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ class GroupFlush:
         self._ended = 0
         self._running = False
         self._failure: FsError | None = None
+
+    def check(self) -> None:
+        """Raises the FsError of the flush that failed, if one did."""
+        failure = self._failure
+        if failure is not None:
+            raise FsError(failure.kind, failure.message, failure.subject)
 
     def wait(self) -> None:
         """Returns when everything written before the call is durable. Raises FsError."""
@@ -67,5 +75,4 @@ class GroupFlush:
 
         if not self._changed.wait_for(ready, FLUSH_SECONDS_MAX):
             raise FsError(Kind.DISK_FAILED, f"no flush ended within {FLUSH_SECONDS_MAX:.0f} s")
-        if self._failure is not None:
-            raise FsError(self._failure.kind, self._failure.message, self._failure.subject)
+        self.check()
