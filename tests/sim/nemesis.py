@@ -19,6 +19,7 @@ from luciole.tests.sim.wire import Weather
 from luciole.tests.sim.world import World
 
 START_AGAIN_S = 0.5
+WRITER_LOOKS, WRITER_LOOK_S = 200, 0.0037
 
 
 class Nemesis:
@@ -46,6 +47,7 @@ class Nemesis:
             "power_one": lambda: self._power([self._chance.choice(world.storages)]),
             "power_all": lambda: self._power(world.storages),
             "rot": self._rot,
+            "kill_writer": self._kill_writer,
             "rot_block": self._rot_block,
             "slow_volume": self._slow_volume,
             "fill_volume": self._fill_volume,
@@ -194,6 +196,16 @@ class Nemesis:
 
     def _cache(self) -> Cache:
         return self._chance.choice(list(self._world.caches.values()))
+
+    async def _kill_writer(self) -> None:
+        """A storage node dies while its volume writes or removes a block."""
+        node = self._chance.choice(self._world.storages)
+        assert node.cache is not None
+        for _ in range(WRITER_LOOKS):
+            if node.up and node.cache.volume.in_hand():
+                await self._kill(node)
+                return
+            await trio.sleep(WRITER_LOOK_S)
 
     async def _slow_volume(self) -> None:
         platter = self._cache().platter

@@ -22,7 +22,7 @@ from luciole.storage.engine.calls import FileCalls
 from luciole.tests.sim.stage import Stage
 from luciole.tests.storage.cuts import SECTOR, FileImage
 
-CALL_S = 0.0005  # what a call takes, at most
+CALL_S = 0.003  # what a call takes, at most
 PART_SHARE = 0.3  # of calls that do only a part, or wait after their effect
 FAILING_SHARE = 0.3  # of calls, while the disk is failing
 

@@ -49,6 +49,7 @@ class Watch:
         self._clock = clock
         self._platter = platter
         self._promises: dict[int, Promise] = {}
+        self._unexplained: list[Block] = []  # damaged ones
         # What each namespace may take: more than its limit only as long as it was lowered or not
         # yet told, and less and less.
         self._ceilings = {number: level(space) for number, space in volume.spaces.items()}
@@ -92,10 +93,13 @@ class Watch:
         self.verify()
 
     def damaged(self, block: Block) -> None:
-        """A block did not read back. Power loss and rot may do it, the death of a process not."""
+        """A block did not read back. Power loss and rot may do it, the death of a process not.
+
+        Called on a stage, so that it is told of later.
+        """
         self._world.count("kv damaged")
         if not self._platter.lost_power and block not in self._platter.rotten:
-            self._violate(f"block {told(block)} is damaged, and nothing damaged it")
+            self._unexplained.append(block)
         for promise in self._promises.values():
             promise.kept.discard(block)
 
@@ -112,6 +116,8 @@ class Watch:
     def verify(self) -> None:
         """Looks at the volume."""
         volume, now = self._volume, self._clock.now()
+        while self._unexplained:
+            self._violate(f"block {told(self._unexplained.pop())} is damaged by nothing")
         for old in [number for number, promise in self._promises.items()
                     if promise.until + REMEMBERED_S < now]:
             del self._promises[old]

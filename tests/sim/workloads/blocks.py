@@ -214,6 +214,7 @@ class Sharing:
     async def _lease(self, client: CacheClient, blocks: Blocks) -> None:
         """Matches with a lease, reads what is leased for a while, and gives it up."""
         keys, deadline = self._keys(blocks), self._chance.choice(DEADLINES_S)
+        generation = client.generation
         places = self._places(client, blocks, keys)
         match = await self._call(
             client, f"leases {told((blocks.record.namespace_id, keys[0]))} and "
@@ -228,6 +229,8 @@ class Sharing:
             outcomes = await self.fetch(client, blocks, keys, deadline)
             self._compare_misses(client, blocks, match.lease, keys, places, outcomes)
             await trio.sleep(self._chance.random())
+            if client.generation != generation:
+                return  # who had the lease is dead
             if self._chance.random() < 0.5 and client.up:
                 await self._call(client, "extends a lease", deadline, blocks.extend(
                     match.lease, self._chance.choice(LEASES_S), deadline))
@@ -239,8 +242,10 @@ class Sharing:
         self, client: CacheClient, blocks: Blocks, keys: Sequence[bytes]
     ) -> dict[bytes, Place]:
         """Where this client looks for blocks, if it looks in one place."""
+        if blocks.record.replication > 1 or not client.cluster.routing.version:
+            return {}
         placement = client.cluster.volumes.placement()
-        if blocks.record.replication > 1 or not placement.capacities:
+        if not placement.capacities:
             return {}
         nodes = {key: placement.ranking(blocks.record.namespace_id, key)[0] for key in keys}
         return {key: Place(node, self._world.caches[node].watch) for key, node in nodes.items()}
