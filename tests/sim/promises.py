@@ -52,7 +52,8 @@ class Watch:
         self._unexplained: list[Block] = []  # damaged ones
         # What each namespace may take: more than its limit only as long as it was lowered or not
         # yet told, and less and less.
-        self._ceilings = {number: level(space) for number, space in volume.spaces.items()}
+        self._ceilings: dict[int, float] = {
+            number: level(space) for number, space in volume.spaces.items()}
 
     def holds(self, lease_id: int, block: Block) -> bool:
         """Whether a block is promised now."""
@@ -80,9 +81,13 @@ class Watch:
             assert isinstance(reply, kvcache_pb2.KvMatchReply)
             keys = split_keys(request.key_size, request.keys)[: reply.count]
             if request.lease_ms and keys:
-                blocks = {(request.namespace_id, key) for key in keys}
-                self._promises[request.lease_id] = Promise(
-                    now + request.lease_ms / 1000, blocks, set(blocks))
+                # With two copies a node is asked twice: for its own blocks, and for second copies.
+                lease = self._promises.setdefault(request.lease_id, Promise(now))
+                if lease.until <= now:
+                    lease.kept.clear()  # it had ended, and is made anew
+                lease.until = max(lease.until, now + request.lease_ms / 1000)
+                lease.granted |= {(request.namespace_id, key) for key in keys}
+                lease.kept |= {(request.namespace_id, key) for key in keys}
         elif isinstance(request, kvcache_pb2.KvLeaseRequest):
             assert isinstance(reply, kvcache_pb2.KvLeaseReply)
             promise = self._promises.get(request.lease_id)

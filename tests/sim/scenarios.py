@@ -74,8 +74,8 @@ SCENARIOS = {scenario.name: scenario for scenario in (
              straggle=0.02, actions={"kill_meta": 3, "kill_client": 3, "cut_off": 2}),
     Scenario("kvcache", shape=CACHES, workloads=("blocks",), every=1.5, loss=0.01, straggle=0.01,
              actions={
-                 "kill_storage": 1, "kill_writer": 4, "kill_client": 1, "kill_primary": 2, "split": 1, "one_way": 1,
-                 "slow_peer": 1, "slow_volume": 2, "fill_volume": 1}),
+                 "kill_storage": 1, "kill_writer": 4, "kill_client": 1, "kill_primary": 2,
+                 "split": 1, "one_way": 1, "slow_peer": 1, "slow_volume": 2, "fill_volume": 1}),
     Scenario("kvdisks", shape=CACHES, workloads=("blocks",), every=1.5, actions={
         "power_one": 2, "power_all": 1, "kill_storage": 1, "rot_block": 5, "slow_volume": 2,
         "fill_volume": 1, "break_volume": 2}),

@@ -1,7 +1,8 @@
 """A world: managers, metadata services, storage nodes and clients on one wire, from one seed.
 
 Layer: tests. Numbers of processes: managers 1 to 9, storage from 10, metadata from 30, clients
-from 50 on, engines that use the KV cache from 70; they are addresses, node ids and names in traces at once.
+from 50 on, engines that use the KV cache from 70; they are addresses, node ids and names in traces
+at once.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from luciole.kvcache.core.outcomes import Outcome
 from luciole.kvcache.namespace import Blocks, Lease
 from luciole.proto import mgmtd_pb2
 from luciole.tests.sim.caches import CacheClient
+from luciole.tests.sim.platter import Block
 from luciole.tests.sim.process import LEASE_S
 from luciole.tests.sim.promises import Watch, told
 from luciole.tests.sim.workloads.base import require_true, timed
@@ -216,18 +217,24 @@ class Sharing:
         keys, deadline = self._keys(blocks), self._chance.choice(DEADLINES_S)
         generation = client.generation
         places = self._places(client, blocks, keys)
+        watches = self._watches()
+        number = blocks.record.namespace_id
         match = await self._call(
-            client, f"leases {told((blocks.record.namespace_id, keys[0]))} and "
-            f"{len(keys) - 1} more", deadline,
+            client, f"leases {told((number, keys[0]))} and {len(keys) - 1} more", deadline,
             blocks.match_prefix(keys, self._chance.choice(LEASES_S), deadline))
         if match is None or match.lease is None:
             return
         self._world.count("kv leased", match.count)
         keys = keys[: match.count]
-        self._compare_grant(client, blocks, match.lease, keys, places)
+        self._compare_grant(client, blocks, match.lease, keys, watches)
         for _ in range(self._chance.randint(1, 3)):
             outcomes = await self.fetch(client, blocks, keys, deadline)
-            self._compare_misses(client, blocks, match.lease, keys, places, outcomes)
+            missing = [key for key, outcome in zip(keys, outcomes, strict=False)
+                       if outcome is Outcome.MISS]
+            now = self._places(client, blocks, missing) if client.up else {}
+            for key, place in now.items():
+                if places.get(key) == place:
+                    self._require_unleased(client, place, match.lease, (number, key))
             await trio.sleep(self._chance.random())
             if client.generation != generation:
                 return  # who had the lease is dead
@@ -250,30 +257,29 @@ class Sharing:
         nodes = {key: placement.ranking(blocks.record.namespace_id, key)[0] for key in keys}
         return {key: Place(node, self._world.caches[node].watch) for key, node in nodes.items()}
 
+    def _watches(self) -> dict[int, Watch]:
+        return {node: cache.watch for node, cache in self._world.caches.items()}
+
     def _compare_grant(
         self, client: CacheClient, blocks: Blocks, lease: Lease, keys: Sequence[bytes],
-        before: dict[bytes, Place],
+        before: dict[int, Watch],
     ) -> None:
-        """What a match says is leased, the volume has leased, unless it is another one now."""
-        now = self._places(client, blocks, keys) if client.up else {}
-        for key, place in now.items():
+        """What a match says is leased, a volume has leased, unless one of them is another now."""
+        now = self._watches()
+        if client.memory_bytes or any(before[node] is not now[node] for node in lease.nodes):
+            return
+        for key in keys:
             block = blocks.record.namespace_id, key
-            if before.get(key) == place and not place.watch.granted(lease.lease_id, block):
-                self._world.violate(
-                    f"{client.name}: {told(block)} is not leased on node {place.node}")
+            if not any(now[node].granted(lease.lease_id, block) for node in lease.nodes):
+                self._world.violate(f"{client.name}: {told(block)} is leased nowhere")
 
-    def _compare_misses(
-        self, client: CacheClient, blocks: Blocks, lease: Lease, keys: Sequence[bytes],
-        before: dict[bytes, Place], outcomes: Sequence[Outcome],
+    def _require_unleased(
+        self, client: CacheClient, place: Place, lease: Lease, block: Block
     ) -> None:
-        """What is still leased where this client looked was no miss."""
-        now = self._places(client, blocks, keys) if client.up else {}
-        for key, outcome in zip(keys, outcomes, strict=False):
-            block, place = (blocks.record.namespace_id, key), now.get(key)
-            if outcome is Outcome.MISS and place is not None and before.get(key) == place \
-                    and place.watch.holds(lease.lease_id, block):
-                self._world.violate(f"{client.name} misses {told(block)}, which is leased on "
-                                    f"node {place.node}")
+        """A block was a miss where its client looked: it may not be leased there still."""
+        if place.watch.holds(lease.lease_id, block):
+            self._world.violate(f"{client.name} misses {told(block)}, which is leased on node "
+                                f"{place.node}")
 
     async def check(self) -> None:
         """Everybody knows the same, no volume is wrong, and blocks are stored and found."""
@@ -281,6 +287,9 @@ class Sharing:
         await trio.sleep(2 * max(LEASES_S))
         world = self._world
         for node, cache in world.caches.items():
+            for space in cache.volume.spaces.values():
+                world.count("kv evicted", space.counts.evicted)
+                world.count("kv expired", space.counts.expired)
             problems = cache.problems()
             require_true(not problems, f"the volume of node {node}: {problems}")
         for name in (TWICE, SHORT):
