@@ -108,7 +108,7 @@ class Volume:
         return len(self.slots.slabs) * self.slots.slab_bytes
 
     def configure(self, limits: dict[int, Limits]) -> None:
-        """States which namespaces there are. Blocks of others go."""
+        """States which namespaces there are. Blocks of others go. Before it, none is known."""
         with self.guard:
             self._configured = True
             for number, limit in limits.items():
