@@ -68,12 +68,15 @@ class SeenVolume(Volume):
     """Tells of each block that it finds to be damaged, before it removes it."""
 
     watch: Watch
+    world: World
 
     def damaged(self, namespace_id: int, entry: Entry[Slot]) -> bool:
         """See Volume."""
         if self.space(namespace_id).holds(entry):
             self.watch.damaged((namespace_id, entry.key))
-        return super().damaged(namespace_id, entry)
+        gone = super().damaged(namespace_id, entry)
+        self.world.count("kv read while its slot was taken away", not gone)
+        return gone
 
 
 class Cache:
@@ -98,6 +101,7 @@ class Cache:
         volume = self.volume = SeenVolume(
             disk, self._capacity, process.runtime.clock, process.runtime.entropy,
             f"boot-{self.platter.boots}")
+        volume.world = self._world
         files.guard = volume.guard
         watch = self.watch = volume.watch = Watch(
             self._world, process.name, volume, process.runtime.clock, self.platter)

@@ -27,9 +27,9 @@ from luciole.tests.sim.workloads.base import require_true, timed
 from luciole.tests.sim.world import World
 
 T = TypeVar("T")
-PROMPTS = 8  # of each namespace
-PROMPT_BLOCKS = 6
-SIZES = [700, 3000, 3000, 3000, 9000]
+PROMPTS = 4  # of each namespace
+PROMPT_BLOCKS = 8
+SIZES = [700, 1200, 3000, 3000, 7000, 12_000]  # no part that is read reaches beyond
 QUOTA = 90_000
 TTL_S = 4
 TWICE, SHORT, PASSING = "twice", "short", "passing"
@@ -112,7 +112,7 @@ class Sharing:
         await cluster.set_namespace(record)
 
     async def _work(self, client: CacheClient, until: float) -> None:
-        actions = [self._put, self._lease, self._get, self._look, self._delete]
+        actions = [self._put, self._lease, self._get, self._look, self._delete, self._collide]
         while trio.current_time() < until:
             await trio.sleep(self._chance.expovariate(4.0))
             if not client.up:
@@ -121,7 +121,7 @@ class Sharing:
                 blocks = await client.cluster.blocks(self._chance.choice(NAMES))
             except FsError:
                 continue  # dropped, or no manager has told this client anything yet
-            action = self._chance.choices(actions, [5, 4, 3, 2, 1])[0]
+            action = self._chance.choices(actions, [5, 4, 3, 2, 1, 1])[0]
             await action(client, blocks)
 
     async def _call(
@@ -211,6 +211,19 @@ class Sharing:
         keys, deadline = self._keys(blocks)[-2:], self._chance.choice(DEADLINES_S)
         await self._call(client, f"deletes {len(keys)} keys", deadline,
                          blocks.delete(keys, deadline=deadline))
+
+    async def _collide(self, client: CacheClient, blocks: Blocks) -> None:
+        """Reads blocks while they are deleted from the last to the first, and stored again."""
+        keys, deadline = self._keys(blocks), 1.0
+
+        async def replace() -> None:
+            await self._call(client, f"deletes {len(keys)} keys", deadline,
+                             blocks.delete(keys[::-1], deadline=deadline))
+            await self.store(client, blocks, keys, deadline)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.fetch, client, blocks, keys, deadline)
+            nursery.start_soon(replace)
 
     async def _lease(self, client: CacheClient, blocks: Blocks) -> None:
         """Matches with a lease, reads what is leased for a while, and gives it up."""
