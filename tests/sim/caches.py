@@ -58,6 +58,8 @@ class StagedService:
             except FsError:
                 self._watch.verify()
                 raise
+            finally:
+                self._watch.ended(request)
             self._watch.after(request, reply)
             return reply
 

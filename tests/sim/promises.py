@@ -7,6 +7,7 @@ A volume forgets leases when it dies, and so does its watch.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ class Watch:
         self._platter = platter
         self._promises: dict[int, Promise] = {}
         self._unexplained: list[Block] = []  # damaged ones
+        self._deleting: Counter[Block] = Counter()
         # What each namespace may take: more than its limit only as long as it was lowered or not
         # yet told, and less and less.
         self._ceilings: dict[int, float] = {
@@ -58,7 +60,7 @@ class Watch:
     def holds(self, lease_id: int, block: Block) -> bool:
         """Whether a block is promised now."""
         promise = self._promises.get(lease_id)
-        return (promise is not None and block in promise.kept
+        return (promise is not None and block in promise.kept and not self._deleting[block]
                 and self._clock.now() < promise.until)
 
     def granted(self, lease_id: int, block: Block) -> bool:
@@ -69,13 +71,23 @@ class Watch:
     def before(self, request: Message) -> None:
         """A request is about to be served: what it deletes is promised no more."""
         if isinstance(request, kvcache_pb2.KvDeleteRequest):
-            gone = {(request.namespace_id, key)
-                    for key in split_keys(request.key_size, request.keys)}
+            self._deleting.update(self._deleted_by(request))
+
+    def ended(self, request: Message) -> None:
+        """It was served or refused. What was leased while it was being deleted is not promised."""
+        if isinstance(request, kvcache_pb2.KvDeleteRequest):
+            gone = self._deleted_by(request)
             for promise in self._promises.values():
                 promise.kept -= gone
+            self._deleting.subtract(gone)
+
+    @staticmethod
+    def _deleted_by(request: kvcache_pb2.KvDeleteRequest) -> set[Block]:
+        return {(request.namespace_id, key)
+                for key in split_keys(request.key_size, request.keys)}
 
     def after(self, request: Message, reply: Message) -> None:
-        """It was served."""
+        """It was served, and this is the answer."""
         now = self._clock.now()
         if isinstance(request, kvcache_pb2.KvMatchRequest):
             assert isinstance(reply, kvcache_pb2.KvMatchReply)
@@ -129,6 +141,8 @@ class Watch:
         for lease_id, promise in self._promises.items():
             if now < promise.until:
                 for number, key in sorted(promise.kept):
+                    if self._deleting[number, key]:
+                        continue
                     if number not in volume.spaces or key not in volume.spaces[number].index:
                         promise.kept.discard((number, key))
                         self._violate(f"block {told((number, key))} is gone at {now:.3f}, leased "

@@ -80,7 +80,7 @@ def test_a_dead_process_does_not_reach_its_disk() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.run, lambda: files.write(descriptor, [memoryview(b"x")], 0))
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             stage.dead = True
             await trio.sleep(1.0)
             nursery.cancel_scope.cancel()
