@@ -41,7 +41,7 @@ RETRY_PAUSE_S = 0.5
 CALLER_NAME = "kv cache"
 
 
-class _Cluster:
+class Cluster:
     """What both stores have: connections, routing, memory, statistics."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Store:
     """
 
     def __init__(self, config: ClientConfig, memory_bytes: int = 0) -> None:
-        self.cluster = _Cluster(
+        self.cluster = Cluster(
             config, ThreadRuntime(), connections_of(config, CALLER_NAME), memory_bytes)
         try:
             drive(self.cluster.manager.wait_for_routing(FIRST_ROUTING_S))
@@ -204,7 +204,7 @@ class Namespace:
 class TrioStore:
     """The KV cache of a cluster, for trio tasks. Made by `open_trio_store`."""
 
-    def __init__(self, cluster: _Cluster) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
     async def namespace(self, name: str) -> Blocks:
@@ -225,7 +225,7 @@ async def open_trio_store(
     def connect(address: tuple[str, int]) -> Caller:
         return TrioCaller(address, cluster_id=config.cluster_id, name=CALLER_NAME)
 
-    cluster = _Cluster(config, TrioRuntime(), Connections(connect), memory_bytes)
+    cluster = Cluster(config, TrioRuntime(), Connections(connect), memory_bytes)
     try:
         await cluster.manager.wait_for_routing(FIRST_ROUTING_S)
         async with trio.open_nursery() as nursery:

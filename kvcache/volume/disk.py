@@ -2,14 +2,13 @@
 
 Layer: shell. Files: `LOCK` (flock while open), `volume` (format, cluster), `mark` (up to where
 blocks are durable) and `blocks`, which grows by a slab at a time and is allocated before anything
-is written. Every change goes through `FileCalls`, the labelled I/O points of storage targets, so
-that the same tests can cut the power at each. OSErrors become FsError NO_SPACE or DISK_FAILED.
+is written. Everything goes through `FileCalls`, the labelled I/O points of storage targets, so that
+the same tests can cut the power at each and the simulator can be the disk. OSErrors become FsError
+NO_SPACE or DISK_FAILED.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -60,7 +59,7 @@ class VolumeDisk:
                 disk._mark = disk._open(resources, "mark")
                 disk._identify(disk._open(resources, "volume"), cluster_id, slab_bytes)
                 disk.marked, disk.marked_boot = headers.decode_mark(
-                    os.pread(disk._mark, headers.MARK_BYTES, 0))
+                    disk._begin_of(disk._mark, headers.MARK_BYTES))
                 calls.sync_directory(path)
                 calls.sync_directory(path.parent)
             except OSError as failure:
@@ -69,21 +68,24 @@ class VolumeDisk:
         return disk
 
     def _lock(self, resources: ExitStack) -> None:
-        descriptor = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        resources.callback(os.close, descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = self._calls.lock(self.path / "LOCK")
         except BlockingIOError as failure:
             raise FsError(Kind.BUSY, "another storage process has this volume open: stop it first",
                           str(self.path)) from failure
+        resources.callback(self._calls.close, descriptor)
 
     def _open(self, resources: ExitStack, name: str) -> int:
         descriptor = self._calls.open(self.path / name)
-        resources.callback(os.close, descriptor)
+        resources.callback(self._calls.close, descriptor)
         return descriptor
 
+    def _begin_of(self, descriptor: int, size: int) -> bytes:
+        data = bytearray(size)
+        return bytes(data[: read_all(self._calls, descriptor, [memoryview(data)], 0)])
+
     def _identify(self, descriptor: int, cluster_id: str, slab_bytes: int) -> None:
-        known = headers.decode_volume(os.pread(descriptor, headers.VOLUME_BYTES + 1, 0))
+        known = headers.decode_volume(self._begin_of(descriptor, headers.VOLUME_BYTES + 1))
         if known is None:
             self.slab_bytes = slab_bytes
             identity = headers.encode_volume(slab_bytes, cluster_id)
@@ -111,7 +113,7 @@ class VolumeDisk:
     def expect(self, position: int, size: int) -> None:
         """Says that this will be read soon: a hint to the kernel, whose failure means nothing."""
         with suppress(OSError):
-            os.posix_fadvise(self._blocks, position, size, os.POSIX_FADV_WILLNEED)
+            self._calls.expect(self._blocks, position, size)
 
     def write(self, position: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end. Raises FsError NO_SPACE or DISK_FAILED."""
@@ -143,8 +145,7 @@ class VolumeDisk:
     def cut(self, slabs: int) -> None:
         """Gives the room of slabs from this number on back to the disk."""
         try:
-            if os.fstat(self._blocks).st_size > slabs * self.slab_bytes:
-                os.ftruncate(self._blocks, slabs * self.slab_bytes)
+            self._calls.shorten(self._blocks, slabs * self.slab_bytes)
         except OSError as failure:
             raise disk_error(failure, self.path / "blocks") from failure
 

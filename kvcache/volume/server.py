@@ -40,7 +40,15 @@ def beside_storage(config: StorageConfig, node: Node) -> Iterator[Beside]:
     except BaseException:
         disk.close()
         raise
-    limits = VolumeLimits(volume, config.node_id)
+    try:
+        yield company_of(volume, config.node_id, config.sync_seconds)
+    finally:
+        volume.close()
+
+
+def company_of(volume: Volume, node_id: int, sync_seconds: float) -> Beside:
+    """What a volume is to the process of its node's storage service."""
+    limits = VolumeLimits(volume, node_id)
 
     async def sweep() -> None:
         volume.sweep()
@@ -48,13 +56,10 @@ def beside_storage(config: StorageConfig, node: Node) -> Iterator[Beside]:
     async def flush() -> None:
         volume.flush()
 
-    try:
-        yield Beside(
-            services=[(services.KVCACHE, KvCacheService(volume))],
-            loops=[Loop("kv sweep", SWEEP_S, sweep), Loop("kv flush", config.sync_seconds, flush)],
-            kv_capacity=volume.capacity, observe=limits.observe)
-    finally:
-        volume.close()
+    return Beside(
+        services=[(services.KVCACHE, KvCacheService(volume))],
+        loops=[Loop("kv sweep", SWEEP_S, sweep), Loop("kv flush", sync_seconds, flush)],
+        kv_capacity=volume.capacity, observe=limits.observe)
 
 
 class VolumeLimits:

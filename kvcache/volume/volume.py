@@ -85,6 +85,7 @@ class Volume:
         self._clock, self._entropy, self._boot_id = clock, entropy, boot_id
         self.guard = threading.Lock()
         self.spaces: dict[int, Space[Slot]] = {}
+        self._configured = False
         # Of each slab its slots' entries: as long as its last one that was ever used.
         self._owners: list[list[Entry[Slot] | None]] = [[] for _ in range(count)]
         self._writing: dict[tuple[int, bytes], int] = {}  # -> sequence
@@ -107,8 +108,9 @@ class Volume:
         return len(self.slots.slabs) * self.slots.slab_bytes
 
     def configure(self, limits: dict[int, Limits]) -> None:
-        """States which namespaces there are. Blocks of others go."""
+        """States which namespaces there are. Blocks of others go. Before it, none is known."""
         with self.guard:
+            self._configured = True
             for number, limit in limits.items():
                 space = self.spaces.setdefault(number, Space())
                 space.limit, space.ttl_ns = limit.limit, limit.ttl_ns
@@ -121,7 +123,8 @@ class Volume:
     def space(self, namespace_id: int) -> Space[Slot]:
         """A namespace. Raises FsError NOT_FOUND if this node does not know it (yet)."""
         space = self.spaces.get(namespace_id)
-        if space is None:
+        # What was found on the disk has neither limit nor age before the first `configure`.
+        if space is None or not self._configured:
             raise FsError(Kind.NOT_FOUND, "this volume knows no such namespace (yet)",
                           f"kv namespace {namespace_id}")
         return space

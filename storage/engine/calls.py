@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -66,6 +67,19 @@ class FileCalls:
         """Opens a file for reading and writing; makes an empty one if there is none."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
+    def lock(self, path: Path) -> int:
+        """Opens a file (made if there is none) that nobody else may lock until it is closed.
+
+        Raises BlockingIOError if somebody has it.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def open_direct(self, path: Path) -> int:
         """Opens a file that exists for reading and writing past the page cache."""
         return os.open(path, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
@@ -83,6 +97,10 @@ class FileCalls:
         asked, found = _Range(position, count), _Cached()
         done = _libc.syscall(_CACHESTAT, descriptor, ctypes.byref(asked), ctypes.byref(found), 0)
         return 0 if done else min(count, int(found.pages) * mmap.PAGESIZE)
+
+    def expect(self, descriptor: int, position: int, count: int) -> None:
+        """Says that these bytes will be read soon: a hint to the kernel."""
+        os.posix_fadvise(descriptor, position, count, os.POSIX_FADV_WILLNEED)
 
     def write(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
         """Writes `views`. Returns bytes written, perhaps fewer."""
@@ -105,6 +123,11 @@ class FileCalls:
     def punch(self, descriptor: int, position: int, count: int) -> None:
         """Gives the room of these bytes back, where the file system knows holes."""
         _libc.fallocate(descriptor, _PUNCH_KEEP_SIZE, position, count)
+
+    def shorten(self, descriptor: int, size: int) -> None:
+        """Cuts what a file has beyond `size`."""
+        if os.fstat(descriptor).st_size > size:
+            os.ftruncate(descriptor, size)
 
     def sync(self, descriptor: int) -> None:
         """Makes what was written to a file durable."""

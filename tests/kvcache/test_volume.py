@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from luciole.checksum import block_checksums
-from luciole.clock import ManualClock
+from luciole.clock import ManualClock, SeededEntropy
 from luciole.errors import FsError, Kind
 from luciole.kvcache.volume.checking import check
+from luciole.kvcache.volume.disk import VolumeDisk
 from luciole.kvcache.volume.reading import read_blocks
 from luciole.kvcache.volume.volume import (
     ABSENT,
@@ -167,6 +168,21 @@ def test_deleted_blocks_and_dropped_namespaces_stay_away(tmp_path: Path) -> None
     assert volume.exists(1, [key(number) for number in range(3)]) == bytes([0, 1, 1])
     assert check(volume) == (2, [])
     volume.close()
+
+
+def test_before_limits_are_told_a_volume_takes_and_gives_nothing(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "volume")
+    put(volume, key(1), 1000)
+    volume.close()
+    disk = VolumeDisk.open(tmp_path / "volume", cluster_id="cluster-a")
+    again = Volume(disk, 4 * SLAB, ManualClock(), SeededEntropy(2), "first")
+    for call in (lambda: put(again, key(2), 1000), lambda: get(again, key(1))):
+        with pytest.raises(FsError) as caught:
+            call()
+        assert caught.value.kind == Kind.NOT_FOUND
+    again.configure({SPACE: Limits(SLAB, 0)})
+    assert get(again, key(1)) is not None
+    again.close()
 
 
 def test_a_volume_serves_one_process_of_one_cluster(tmp_path: Path) -> None:

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+from luciole.checksum import block_checksums
 from luciole.client.remote.membership import Membership
 from luciole.client.reporting import ReportedFile
 from luciole.errors import FsError
+from luciole.kvcache.asking import Deadline
+from luciole.kvcache.core.leases import Leases
+from luciole.kvcache.core.space import Space
+from luciole.kvcache.volume import reading
+from luciole.kvcache.volume.disk import VolumeDisk
 from luciole.meta.core import idempotency, inline
 from luciole.mgmtd import primary
 from luciole.mgmtd.primary import Primary
@@ -196,6 +202,60 @@ def forget_patches() -> AbstractContextManager[None]:
     return replaced(ReportedFile, "_hint", hint)
 
 
+def evict_leased() -> AbstractContextManager[None]:
+    """A lease of the KV cache holds nothing."""
+    whole = Leases.grant
+
+    def grant(self: Any, lease_id: int, entries: Any, deadline: float) -> bool:
+        return whole(self, lease_id, [], deadline)
+
+    return replaced(Leases, "grant", grant)
+
+
+def blind_get() -> AbstractContextManager[None]:
+    """A volume does not compare what it has read with key and checksums."""
+    whole = reading._read_verified
+
+    def read(volume: Any, namespace_id: int, entry: Any, begin: int, view: memoryview) -> list[int]:
+        whole(volume, namespace_id, entry, begin, view)
+        return block_checksums(begin, view)
+
+    return replaced(reading, "_read_verified", read)
+
+
+def no_reserve() -> AbstractContextManager[None]:
+    """Blocks that are being written do not count for the quota."""
+    whole = Space.room_for
+
+    def room_for(self: Any, size: int) -> Any:
+        kept, self.reserved = self.reserved, 0
+        try:
+            return whole(self, size)
+        finally:
+            self.reserved = kept
+
+    return replaced(Space, "room_for", room_for)
+
+
+def no_erase() -> AbstractContextManager[None]:
+    """A slot is used again under the header of the block that it held."""
+
+    def erase(self: Any, position: int) -> None:
+        return None
+
+    return replaced(VolumeDisk, "erase", erase)
+
+
+def late_answer() -> AbstractContextManager[None]:
+    """A client of the KV cache gives volumes more time than it has."""
+    whole = Deadline.remaining
+
+    def remaining(self: Any) -> float:
+        return whole(self) + 1.0
+
+    return replaced(Deadline, "remaining", remaining)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A break, and the scenario that is to show it."""
@@ -220,4 +280,9 @@ MUTANTS = {
     "unproved-term": Mutant(unproved_term, "managers"),
     "keep-content": Mutant(keep_content, "cuts"),
     "forget-patches": Mutant(forget_patches, "splits"),
+    "evict-leased": Mutant(evict_leased, "kvcache"),
+    "blind-get": Mutant(blind_get, "kvdisks"),
+    "no-reserve": Mutant(no_reserve, "kvcache"),
+    "no-erase": Mutant(no_erase, "kvcache"),
+    "late-answer": Mutant(late_answer, "kvcache"),
 }

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from luciole.kv.memory import NO_FAULTS
+from luciole.tests.sim.caches import Cache, CacheClient
 from luciole.tests.sim.link import STORE
 from luciole.tests.sim.process import ClientProcess, ManagerProcess, Process, StorageProcess
 from luciole.tests.sim.scenarios import Scenario
@@ -18,6 +19,7 @@ from luciole.tests.sim.wire import Weather
 from luciole.tests.sim.world import World
 
 START_AGAIN_S = 0.5
+WRITER_LOOKS, WRITER_LOOK_S = 200, 0.0037
 
 
 class Nemesis:
@@ -33,7 +35,7 @@ class Nemesis:
             "kill_manager": lambda: self._kill(self._chance.choice(world.managers)),
             "kill_primary": lambda: self._kill(self._primary()),
             "cut_primary": self._cut_primary,
-            "kill_client": lambda: self._kill(self._chance.choice(world.clients)),
+            "kill_client": lambda: self._kill(self._chance.choice(world.callers)),
             "roll": self._roll,
             "split": self._split,
             "cut_off": self._cut_off,
@@ -45,6 +47,11 @@ class Nemesis:
             "power_one": lambda: self._power([self._chance.choice(world.storages)]),
             "power_all": lambda: self._power(world.storages),
             "rot": self._rot,
+            "kill_writer": self._kill_writer,
+            "rot_block": self._rot_block,
+            "slow_volume": self._slow_volume,
+            "fill_volume": self._fill_volume,
+            "break_volume": self._break_volume,
         }
 
     async def run(self) -> None:
@@ -73,7 +80,9 @@ class Nemesis:
         for engine in world.engines.values():
             engine.slow = 0.0
             engine.fill_disk(False)
-        for process in [*world.servers, *world.clients]:
+        for cache in world.caches.values():
+            cache.platter.slow, cache.platter.full, cache.platter.failing = 0.0, False, False
+        for process in [*world.servers, *world.callers]:
             await self._start(process)
 
     async def _start(self, process: Process) -> None:
@@ -83,7 +92,7 @@ class Nemesis:
                 await trio.sleep(START_AGAIN_S)
                 if not process.starting:
                     await process.start()
-            if isinstance(process, ClientProcess):
+            if isinstance(process, ClientProcess | CacheClient):
                 process.spawn(process.connect)
 
     async def _kill(self, process: Process) -> None:
@@ -117,7 +126,7 @@ class Nemesis:
         self._world.trace.note("joined", "")
 
     def _numbers(self) -> list[int]:
-        return [process.number for process in [*self._world.servers, *self._world.clients]]
+        return [process.number for process in [*self._world.servers, *self._world.callers]]
 
     async def _split(self) -> None:
         """Two halves that do not hear each other."""
@@ -184,3 +193,47 @@ class Nemesis:
             state = self._chance.choice(whole)
             assert state.committed is not None
             engine.corrupt(state.chunk_id, self._chance.randrange(state.committed.length))
+
+    def _cache(self) -> Cache:
+        return self._chance.choice(list(self._world.caches.values()))
+
+    async def _kill_writer(self) -> None:
+        """A storage node dies while its volume writes or removes a block."""
+        node = self._chance.choice(self._world.storages)
+        assert node.cache is not None
+        for _ in range(WRITER_LOOKS):
+            if node.up and node.cache.volume.in_hand():
+                await self._kill(node)
+                return
+            await trio.sleep(WRITER_LOOK_S)
+
+    async def _slow_volume(self) -> None:
+        platter = self._cache().platter
+        platter.slow = self._chance.choice([0.02, 0.1, 0.4])
+        await trio.sleep(self._chance.random() * 6)
+        platter.slow = 0.0
+
+    async def _fill_volume(self) -> None:
+        """No slab can be begun."""
+        platter = self._cache().platter
+        platter.full = True
+        await trio.sleep(self._chance.random() * 6)
+        platter.full = False
+
+    async def _break_volume(self) -> None:
+        """Some calls fail."""
+        platter = self._cache().platter
+        platter.failing = True
+        await trio.sleep(self._chance.random() * 3)
+        platter.failing = False
+
+    async def _rot_block(self) -> None:
+        """One bit of a block on one volume, or of its header."""
+        cache = self._cache()
+        blocks = [(number, entry) for number, space in cache.volume.spaces.items()
+                  for entry in space.index.values()]
+        if blocks:
+            number, entry = self._chance.choice(blocks)
+            cache.platter.rotten.add((number, entry.key))
+            place = cache.volume.slots.position(entry.place)
+            cache.platter.flip("blocks", place + self._chance.randrange(entry.size))

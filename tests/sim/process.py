@@ -40,6 +40,7 @@ from luciole.runtime import TrioRuntime
 from luciole.storage.fencing import LateFence
 from luciole.storage.neighbours import Neighbours
 from luciole.storage.resync import Resync
+from luciole.storage.server import Beside
 from luciole.storage.service import StorageService
 from luciole.storage.settling import Settling
 from luciole.storage.targets import Target, Targets
@@ -49,6 +50,7 @@ from luciole.tests.sim.schedule import number_from
 from luciole.tests.sim.wire import Letter, Line
 
 if TYPE_CHECKING:
+    from luciole.tests.sim.caches import Cache
     from luciole.tests.sim.world import World
 
 log = get_logger("process")
@@ -72,12 +74,13 @@ class SkewedClock:
     """Virtual time as one machine sees it."""
 
     def __init__(self, rate: float, offset: float) -> None:
+        self._clock = trio.lowlevel.current_clock()  # calls on a stage have no trio around them
         self._rate = rate
         self._offset = offset
 
     def now(self) -> float:
         """Monotonic seconds, at this machine's rate."""
-        return trio.current_time() * self._rate + self._offset
+        return self._clock.current_time() * self._rate + self._offset
 
     def wall_ns(self) -> int:
         """Nanoseconds since 1970, as wrong as this machine's clock is."""
@@ -211,10 +214,12 @@ class Process:
         self, kind: mgmtd_pb2.NodeKind, reports: Reports = no_targets, *,
         unreachable: Callable[[], list[mgmtd_pb2.Unreachable]] = all_reached,
         step_down: Callable[[Iterable[mgmtd_pb2.StepDown]], None] = has_no_part,
+        kv_capacity: int = 0,
     ) -> Membership:
         """This process as a node of the cluster."""
         node = mgmtd_pb2.Node(
             node_id=self.number, kind=kind, host="sim", rpc_port=self.number,
+            kv_capacity_bytes=kv_capacity,
             generation=int.from_bytes(self.runtime.entropy.token(7), "little"))
         return Membership(
             self.runtime, self.manager, CLUSTER, node, reports, unreachable=unreachable,
@@ -293,15 +298,19 @@ class StorageProcess(Process):
 
     kind = "storage"
 
-    def __init__(self, world: World, number: int, engines: dict[int, SimEngine]) -> None:
+    def __init__(
+        self, world: World, number: int, engines: dict[int, SimEngine], cache: Cache | None
+    ) -> None:
         super().__init__(world, number)
         self.engines = engines
+        self.cache = cache
 
     async def open(self) -> Services:
         """See storage/server.py."""
         self.targets = Targets([
             Target(number, disk, engine)
             for disk, (number, engine) in enumerate(self.engines.items())])
+        self.beside = self.cache.open(self) if self.cache is not None else Beside()
         fence = self.fence = LateFence()
         self.service = StorageService(
             self.runtime, self.targets, self.routing, self.connections, fence)
@@ -314,13 +323,14 @@ class StorageProcess(Process):
             interval_seconds=HEARTBEAT_S)
         self.member = self.membership(
             mgmtd_pb2.STORAGE, self.targets.reports, unreachable=self.neighbours.unreachable,
-            step_down=self.targets.step_down)
+            step_down=self.targets.step_down, kv_capacity=self.beside.kv_capacity)
         fence.member = self.member
-        return [(services.STORAGE, self.service)]
+        return [(services.STORAGE, self.service), *self.beside.services]
 
     async def _follow_routing(self) -> None:
         await self.manager.follow()
         self.targets.observe(self.routing.current())
+        self.beside.observe(self.routing.current())
         self.neighbours.sever_lost()
 
     async def _flush(self) -> None:
@@ -336,11 +346,14 @@ class StorageProcess(Process):
             Loop("resync", RESYNC_S, self.fence.guards(self.resync.run_once)),
             Loop("settle", RESYNC_S, self.fence.guards(self.settling.run_once)),
             Loop("flush", SYNC_S, self._flush),
+            *self.beside.loops,
         ]
 
     def crash(self, *, power: dict[str, bool] | None = None) -> None:
         """kill -9, or (given what survives by chance) the power fails."""
         super().crash()
+        if self.cache is not None:
+            self.cache.crash(power=power is not None)
         for engine in self.engines.values():
             if power is None:
                 engine.restart()

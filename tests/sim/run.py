@@ -20,6 +20,7 @@ from luciole.tests.sim.scenarios import SCENARIOS, Scenario
 from luciole.tests.sim.schedule import chance_for, run_seeded
 from luciole.tests.sim.trace import Trace
 from luciole.tests.sim.workloads.base import Workload
+from luciole.tests.sim.workloads.blocks import Sharing
 from luciole.tests.sim.workloads.files import Files
 from luciole.tests.sim.workloads.locks import Counting
 from luciole.tests.sim.workloads.names import Storm
@@ -63,6 +64,7 @@ def workloads_of(world: World, scenario: Scenario) -> list[Workload]:
         "files": lambda: Files(world, durable=losing, cuts=scenario.cuts),
         "names": lambda: Storm(world),
         "locks": lambda: Counting(world),
+        "blocks": lambda: Sharing(world),
     }
     chance = world.draw("workloads")
     chosen = list(scenario.workloads)
@@ -88,10 +90,12 @@ async def live(world: World, scenario: Scenario) -> None:
         faults.cancel_scope.cancel()
     await nemesis.mend()
     await checks.healed(world)
-    await checks.settled(world)
+    if world.clients:
+        await checks.settled(world)
     for workload in workloads:
         await workload.check()
-    await checks.clean(world)
+    if world.clients:
+        await checks.clean(world)
     if not scenario.rot:
         await checks.same_everywhere(world)
 

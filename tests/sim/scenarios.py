@@ -8,11 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from luciole.kv.memory import NO_FAULTS, Faults
+from luciole.tests.sim.caches import SLAB
 from luciole.tests.sim.world import Shape
 
 SHAKY = Faults(conflict=0.05, unknown_applied=0.03, unknown_dropped=0.03)
 
 USUAL = Shape()
+# The KV cache needs no metadata service and no chains.
+CACHES = Shape(targets=0, metas=0, managers=2, clients=0, engines=3, volume_bytes=5 * SLAB,
+               skew=0.05)
 
 
 @dataclass(frozen=True)
@@ -68,4 +72,11 @@ SCENARIOS = {scenario.name: scenario for scenario in (
                  "split": 1}),
     Scenario("locks", workloads=("locks",), seconds=40.0, kv=SHAKY, loss=0.02, repeat=0.03,
              straggle=0.02, actions={"kill_meta": 3, "kill_client": 3, "cut_off": 2}),
+    Scenario("kvcache", shape=CACHES, workloads=("blocks",), every=1.5, loss=0.01, straggle=0.01,
+             actions={
+                 "kill_storage": 1, "kill_writer": 4, "kill_client": 1, "kill_primary": 2,
+                 "split": 1, "one_way": 1, "slow_peer": 1, "slow_volume": 4, "fill_volume": 1}),
+    Scenario("kvdisks", shape=CACHES, workloads=("blocks",), every=1.5, actions={
+        "power_one": 2, "power_all": 1, "kill_storage": 1, "rot_block": 5, "slow_volume": 2,
+        "fill_volume": 1, "break_volume": 2}),
 )}

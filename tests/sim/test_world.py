@@ -35,7 +35,7 @@ def test_every_world_holds() -> None:
 LINK_SEEDS, LINK_SECONDS = 16, 8.0
 
 
-@pytest.mark.parametrize("name", ["links", "locks"])
+@pytest.mark.parametrize("name", ["links", "locks", "kvcache", "kvdisks"])
 def test_worlds_with_one_kind_of_fault_hold(name: str) -> None:
     done = 0
     for outcome in many(range(LINK_SEEDS), name, seconds=LINK_SECONDS):
@@ -65,7 +65,7 @@ def test_what_was_found_stays_found(seed: int, scenario: str) -> None:
 def test_a_seed_is_one_history_in_every_process() -> None:
     program = (
         "from luciole.tests.sim.run import SCENARIOS, run_seed\n"
-        "print([run_seed(7, SCENARIOS[name]).digest for name in ('storm', 'power')])")
+        "print([run_seed(7, SCENARIOS[name]).digest for name in ('storm', 'power', 'kvcache')])")
     told = [
         subprocess.run(
             [sys.executable, "-c", program], check=True, capture_output=True, text=True,
@@ -75,7 +75,8 @@ def test_a_seed_is_one_history_in_every_process() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["early-answer", "no-flush", "short-resync"])
+@pytest.mark.parametrize("name", [
+    "early-answer", "no-flush", "short-resync", "evict-leased", "blind-get", "no-reserve"])
 def test_a_mutant_is_caught(name: str) -> None:
     outcomes = many(range(MUTANT_SEEDS_MAX), MUTANTS[name].scenario, mutant=name, seconds=60.0)
     assert any(outcome.failure for outcome in outcomes)

@@ -1,7 +1,8 @@
 """A world: managers, metadata services, storage nodes and clients on one wire, from one seed.
 
 Layer: tests. Numbers of processes: managers 1 to 9, storage from 10, metadata from 30, clients
-from 50 on; they are addresses, node ids and names in traces at once.
+from 50 on, engines that use the KV cache from 70; they are addresses, node ids and names in traces
+at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from luciole.routing import RoutingTable
 from luciole.rpc.interface import ServerCall
 from luciole.runtime import TrioRuntime
 from luciole.storage.engine.engine import Durability
+from luciole.tests.sim.caches import Cache, CacheClient
 from luciole.tests.sim.disk import SimEngine, SimStore
 from luciole.tests.sim.process import (
     ClientProcess,
@@ -53,6 +55,8 @@ class Shape:
     clients: int = 3
     stripe: int = 2
     durability: Durability = "process"
+    volume_bytes: int = 0  # of the KV cache's volume of each node; 0: it has none
+    engines: int = 0  # processes that use the KV cache
     skew: float = 0.0  # clocks run up to so much faster or slower, as a fraction
 
 
@@ -73,15 +77,26 @@ class World:
         self.engines: dict[int, SimEngine] = {}
         self.managers = [ManagerProcess(self, number) for number in numbers]
         self.storages = [
-            StorageProcess(self, number, self._disks(number))
+            StorageProcess(self, number, self._disks(number), self._cache(number))
             for number in range(10, 10 + shape.nodes)]
+        self.caches = {
+            node.number: node.cache for node in self.storages if node.cache is not None}
         self.metas = [MetaProcess(self, number) for number in range(30, 30 + shape.metas)]
         self.clients = [ClientProcess(self, number) for number in range(50, 50 + shape.clients)]
+        self.inferring = [CacheClient(self, number) for number in range(70, 70 + shape.engines)]
 
     @property
     def servers(self) -> list[Process]:
         """All processes but the clients."""
         return [*self.managers, *self.storages, *self.metas]
+
+    @property
+    def callers(self) -> list[ClientProcess | CacheClient]:
+        """All processes that serve nobody."""
+        return [*self.clients, *self.inferring]
+
+    def _cache(self, node: int) -> Cache | None:
+        return Cache(self, node, self.shape.volume_bytes) if self.shape.volume_bytes else None
 
     def _disks(self, node: int) -> dict[int, SimEngine]:
         made = {}
@@ -106,11 +121,13 @@ class World:
         for process in [*self.managers, *self.storages]:
             await process.start()
         await self._until(lambda: len(self.table().routing.targets) == len(self.engines)
+                          and self.table().kv_volumes().keys() == self.caches.keys()
                           and self.primary() is not None)
         manager = self.primary()
         assert manager is not None
-        await manager.service.create_chains(
-            mgmtd_pb2.CreateChainsRequest(replicas=self.shape.replicas), ServerCall(FOREVER))
+        if self.engines:
+            await manager.service.create_chains(
+                mgmtd_pb2.CreateChainsRequest(replicas=self.shape.replicas), ServerCall(FOREVER))
         for process in self.metas:
             await process.start()
         await self._until(lambda: all(
@@ -119,6 +136,9 @@ class World:
         for client in self.clients:
             await client.start()
             await client.client.connect()
+        for user in self.inferring:
+            await user.start()
+            await user.connect()
 
     @staticmethod
     async def _until(ready: Callable[[], bool]) -> None:
@@ -148,7 +168,8 @@ class World:
         return next((manager for manager in self.managers if manager.leads), None)
 
     def healed(self) -> bool:
-        """Whether every process is up and every target serves."""
+        """Whether every process is up, every target serves and every volume is shown."""
         return (all(process.up for process in self.servers) and self.primary() is not None
+                and self.table().kv_volumes().keys() == self.caches.keys()
                 and all(target.state == SERVING
                         for chain in self.table().chains() for target in chain.targets))

@@ -9,7 +9,7 @@ import trio
 
 from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2
-from luciole.tests.sim.process import ATTEMPT_S, TOTAL_S, ClientProcess
+from luciole.tests.sim.process import ATTEMPT_S, TOTAL_S, Process
 from luciole.tests.sim.world import ViolationError, World
 
 T = TypeVar("T")
@@ -33,9 +33,10 @@ class Workload(Protocol):
 
 
 async def timed(
-    world: World, client: ClientProcess, what: str, call: Awaitable[T], *, calls: int = 1
+    world: World, client: Process, what: str, call: Awaitable[T], *, calls: int = 1,
+    seconds: float = CALL_SECONDS_MAX,
 ) -> T:
-    """Waits for an operation of at most `calls` calls, and sees that it ends in time.
+    """Waits for an operation of at most `calls` calls of `seconds`, and sees that it ends in time.
 
     Raises FsError as it does, CONNECTION_LOST when the client dies. Taking longer is a violation.
     """
@@ -56,7 +57,7 @@ async def timed(
     finally:
         del client.guests[scope]
         took = trio.current_time() - began
-        if took > calls * CALL_SECONDS_MAX:
+        if took > calls * seconds:
             world.violate(f"{client.name} {what} took {took:.1f} s of virtual time")
 
 
