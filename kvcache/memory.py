@@ -23,7 +23,7 @@ class MemoryTier:
 
     Args:
         capacity: bytes that they may take together; 0: it keeps nothing.
-        clock: of leases.
+        clock: of leases and ages.
     """
 
     def __init__(self, capacity: int, clock: Clock) -> None:
@@ -44,11 +44,15 @@ class MemoryTier:
         return self._space.used
 
     def read(
-        self, namespace_id: int, key: bytes, views: Sequence[memoryview], offset: int | None
+        self, namespace_id: int, key: bytes, views: Sequence[memoryview], offset: int | None,
+        ttl_seconds: int = 0,
     ) -> bool:
         """Fills `views` with a block, or with its bytes from `offset` on; False: not here so."""
         entry = self._space.index.get(_name(namespace_id, key))
         if entry is None:
+            return False
+        if self._is_old(entry, ttl_seconds):
+            self.drop(namespace_id, [key])  # it makes way for another
             return False
         size, begin = size_of(views), offset or 0
         if begin + size > entry.length or (offset is None and size != entry.length):
@@ -70,10 +74,11 @@ class MemoryTier:
         with self._guard:
             self._leases.expire(self._clock.now())
             if name not in self._space.index and self._space.room_for(size)[0]:
-                self._space.add(Entry(name, size, size, memory))
+                self._space.add(Entry(name, size, size, memory, self._now_ns()))
 
     def pin(
-        self, namespace_id: int, keys: Sequence[bytes], lease_id: int, seconds: float
+        self, namespace_id: int, keys: Sequence[bytes], lease_id: int, seconds: float,
+        ttl_seconds: int = 0,
     ) -> list[int]:
         """Length of each block that is here, 0 for others; those stay for the lease."""
         if not self._space.index:
@@ -82,10 +87,21 @@ class MemoryTier:
         with self._guard:
             self._leases.expire(now)
             found = [self._space.index.get(_name(namespace_id, key)) for key in keys]
+            if ttl_seconds:
+                found = [entry if entry is None or not self._is_old(entry, ttl_seconds) else None
+                         for entry in found]
             if seconds > 0:
                 held = [entry for entry in found if entry is not None]
                 self._leases.grant(lease_id, held, now + seconds)
         return [entry.length if entry is not None else 0 for entry in found]
+
+    def _is_old(self, entry: Entry[Memory], ttl_seconds: int) -> bool:
+        """What is leased never is."""
+        age_ns = self._now_ns() - entry.created_ns
+        return 0 < ttl_seconds * 10**9 <= age_ns and not entry.leases
+
+    def _now_ns(self) -> int:
+        return int(self._clock.now() * 1e9)
 
     def lease(self, lease_id: int, seconds: float) -> None:
         """Extends a lease, or ends it (0)."""

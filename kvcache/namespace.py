@@ -81,7 +81,8 @@ class Blocks:
         """
         limit = self._begin(keys, deadline)
         lease_id = int.from_bytes(self._volumes.runtime.entropy.token(8), "little")
-        sizes = self._tier.pin(self.record.namespace_id, keys, lease_id, lease)
+        sizes = self._tier.pin(
+            self.record.namespace_id, keys, lease_id, lease, self.record.ttl_seconds)
         granted: set[int] = set()
 
         async def ask(node_id: int, calls: VolumeCalls, indices: list[int]) -> None:
@@ -152,7 +153,8 @@ class Blocks:
         outcomes = [Outcome.MISS] * len(keys)
         if self._tier.capacity:
             for index, key in enumerate(keys):
-                if self._tier.read(namespace_id, key, views[index], offset):
+                if self._tier.read(
+                        namespace_id, key, views[index], offset, self.record.ttl_seconds):
                     outcomes[index] = Outcome.HIT
         missing = [i for i, outcome in enumerate(outcomes) if not outcome.ok]
 
