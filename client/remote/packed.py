@@ -23,6 +23,7 @@ from luciole.runtime import Runtime
 
 READS_MAX = 1024  # of one message
 BYTES_MAX = 4 << 20  # of one message: more goes side by side
+MESSAGE_READS = 64  # what a message more is worth
 
 Wanted = tuple[meta_pb2.Inode, int, memoryview]  # file, offset, where the bytes go
 
@@ -102,7 +103,7 @@ class PackedReader:
         left: list[int] = []
         batches = self._deal(self._by_chain(wanted, left), left)
         if batches:
-            for rest in await self._runtime.gather([
+            for rest in await self._runtime.together([
                     partial(self._send, batch) for batch in batches]):
                 left += rest
         failures: dict[int, FsError] = {}
@@ -144,27 +145,34 @@ class PackedReader:
         return by_chain
 
     def _deal(self, by_chain: dict[int, Reads], left: list[int]) -> list[Batch]:
-        """Gives each chain's reads to a node that serves it, in few messages.
+        """Gives each chain's reads to a node that serves it, so that nodes have equal parts.
 
-        `left` gets those of chains that no node serves.
+        A message costs both sides as much as MESSAGE_READS reads in one that is sent anyway, so a
+        node without one counts as having these. `left` gets reads of chains that no node serves.
         """
         table = self._routing.current()
         batches: list[Batch] = []
-        for chain_id, reads in by_chain.items():
+        load: dict[int, int] = {}  # node -> its reads
+        self._turn += 1
+        for chain_id, reads in sorted(by_chain.items(), key=_most_first):
             try:
                 chain = table.chain(chain_id)
-                nodes = {node.node_id: node for node in map(table.node_of, serving_targets(chain))}
+                nodes = [table.node_of(target) for target in serving_targets(chain)]
             except FsError:
-                nodes = {}
+                nodes = []
             if not nodes:
                 left += reads.owners
                 continue
+            first = self._turn % len(nodes)  # of equal ones
             for part, size in reads.parts():
-                batch = next((batch for batch in batches if batch.node.node_id in nodes
-                              and batch.has_room(len(part.owners), size)), None)
+                node = min(nodes[first:] + nodes[:first],
+                           key=lambda node: load.get(node.node_id, MESSAGE_READS))
+                node_id, count = node.node_id, len(part.owners)
+                load[node_id] = load.get(node_id, 0) + count
+                batch = next((batch for batch in batches if batch.node.node_id == node_id
+                              and batch.has_room(count, size)), None)
                 if batch is None:
-                    self._turn += 1
-                    batch = Batch(list(nodes.values())[self._turn % len(nodes)])
+                    batch = Batch(node)
                     batches.append(batch)
                 batch.add(chain, part, size)
         return batches
@@ -208,6 +216,10 @@ class PackedReader:
             elif length < len(view):
                 view[length:] = bytes(len(view) - length)  # a hole
         return left
+
+
+def _most_first(entry: tuple[int, Reads]) -> int:
+    return -len(entry[1].owners)
 
 
 def _lengths(reply: storage_pb2.ReadPackedReply, sizes: tuple[int, ...]) -> tuple[int, ...]:
