@@ -19,7 +19,7 @@ from luciole.limits import CHUNKS_PER_FILE_MAX
 from luciole.proto import meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.packed import CHUNK_READ, NOT_READ, unpack_numbers
 from luciole.routing import serving_targets
-from luciole.runtime import Runtime
+from luciole.runtime import Runtime, side_by_side
 
 READS_MAX = 1024  # of one message
 BYTES_MAX = 4 << 20  # of one message: more goes side by side
@@ -103,8 +103,8 @@ class PackedReader:
         left: list[int] = []
         batches = self._deal(self._by_chain(wanted, left), left)
         if batches:
-            for rest in await self._runtime.together([
-                    partial(self._send, batch) for batch in batches]):
+            at_once = side_by_side(self._runtime, sum(batch.size for batch in batches))
+            for rest in await at_once([partial(self._send, batch) for batch in batches]):
                 left += rest
         failures: dict[int, FsError] = {}
         if left:

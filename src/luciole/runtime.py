@@ -78,6 +78,17 @@ class Runtime(Protocol):
         """
 
 
+# Replies of more than that are better received by a thread each: sockets do that side by side.
+TOGETHER_BYTES_MAX = 1 << 20
+
+
+def side_by_side(runtime: Runtime, size: int) -> Callable[
+    [Sequence[Callable[[], Awaitable[T]]]], Awaitable[list[T]]
+]:
+    """How calls that move `size` bytes, all together, are best run side by side."""
+    return runtime.together if size <= TOGETHER_BYTES_MAX else runtime.gather
+
+
 _SENT = object()
 
 
