@@ -16,7 +16,7 @@ from luciole.kvcache.core.outcomes import Outcome
 from luciole.kvcache.core.placement import Placement
 from luciole.kvcache.remote import VolumeCalls
 from luciole.proto import mgmtd_pb2
-from luciole.runtime import Runtime
+from luciole.runtime import Runtime, side_by_side
 
 AVOID_S = 1.0  # a volume that failed is not asked again for so long
 PATIENT_S = 0.05  # with less time than this, a late answer says nothing of the volume
@@ -70,7 +70,7 @@ class Volumes:
     async def ask(
         self, record: mgmtd_pb2.KvNamespace, keys: Sequence[bytes], wanted: Sequence[int],
         deadline: Deadline, ask: Ask, *, settled: Settled | None = None,
-        outcomes: list[Outcome] | None = None,
+        outcomes: list[Outcome] | None = None, size: int = 0,
     ) -> None:
         """Asks the first choice of each wanted key, then the second of those not settled, ….
 
@@ -82,9 +82,11 @@ class Volumes:
             ask: asks one volume for some of them. Its FsError ends its part, not the call.
             settled: whether a key needs no other volume; without, all choices are asked.
             outcomes: of all keys; told why a volume was not asked.
+            size: of the blocks that are moved, about, in bytes.
         """
         placement = self.placement()
         nodes = list(placement.capacities)
+        at_once = side_by_side(self.runtime, size)
 
         async def part(node_id: int, indices: list[int]) -> None:
             reason = await self._part(node_id, record.namespace_id, indices, deadline, ask)
@@ -104,7 +106,7 @@ class Volumes:
                 for index in left:
                     node_id = placement.ranking(record.namespace_id, keys[index])[rank]
                     by_node.setdefault(node_id, []).append(index)
-            await self.runtime.gather([
+            await at_once([
                 _bound(part, node_id, indices) for node_id, indices in by_node.items()])
 
     async def ask_all(self, namespace_id: int, deadline: Deadline, ask: Ask) -> None:

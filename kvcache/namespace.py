@@ -173,7 +173,7 @@ class Blocks:
         asked = limit.elapsed()
         await self._volumes.ask(
             self.record, keys, missing, limit, ask, settled=lambda i: outcomes[i].ok,
-            outcomes=outcomes)
+            outcomes=outcomes, size=size_of(views[0]) * len(missing) if missing else 0)
         got = [index for index in missing if outcomes[index].ok]
         if got:
             self._learn(sum(size_of(views[i]) for i in got), limit.elapsed() - asked)
@@ -209,7 +209,8 @@ class Blocks:
                         outcomes[index] = outcome
 
         await self._volumes.ask(
-            self.record, keys, range(len(keys)), limit, ask, outcomes=outcomes)
+            self.record, keys, range(len(keys)), limit, ask, outcomes=outcomes,
+            size=size_of(views[0]) * len(keys) if views else 0)
         if self._tier.capacity:
             for index, outcome in enumerate(outcomes):
                 if outcome.ok:

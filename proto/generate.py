@@ -57,6 +57,9 @@ class Call(Protocol):
         order. Raises FsError if the caller has less room.
         """
 
+    def rooms(self, sizes: list[int]) -> list[memoryview]:
+        """As `room`, of all parts at once: for many small ones."""
+
     def reply_payload(self, buffers: Sequence[Buffer]) -> None:
         """Sends these buffers, end to end, behind the reply."""
 

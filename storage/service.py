@@ -36,7 +36,6 @@ READ_BYTES_MAX = 64 * 1024 * 1024
 DIRTY_READ_ATTEMPTS = 8
 ROUTING_WAIT_S = 1.0
 SETTLE_S = 1.0
-_NOTHING = memoryview(b"")
 
 
 class StorageService:
@@ -214,28 +213,25 @@ class StorageService:
         """Reads what can be read at once; the rest is NOT_READ, for whatever reason."""
         batches = [(batch.chain, list(READ.iter_unpack(_whole(batch.records))))
                    for batch in request.batches]
-        total = sum(length for _, reads in batches for _, _, length in reads)
-        if total > READ_BYTES_MAX:
-            raise FsError(Kind.INVALID_ARGUMENT, f"{total} bytes asked for in one request, "
+        sizes = [length for _, reads in batches for _, _, length in reads]
+        if sum(sizes) > READ_BYTES_MAX:
+            raise FsError(Kind.INVALID_ARGUMENT, f"{sum(sizes)} bytes asked for in one request, "
                           f"at most {READ_BYTES_MAX}")
-        lengths: list[int] = []
-        parts: list[memoryview] = []
+        rooms = call.rooms(sizes)
+        counts: list[int | None] = []
         for chain, reads in batches:
             try:
                 target, _ = await self._serving(chain)
             except FsError:
-                lengths += [NOT_READ] * len(reads)
-                parts += [_NOTHING] * len(reads)
+                counts += [None] * len(reads)
                 continue
-            read_clean = target.engine.read_clean
-            for chunk_id, offset, length in reads:
-                room = call.room(len(lengths), length)
-                count = read_clean(chunk_id, offset, room)
-                lengths.append(NOT_READ if count is None else count)
-                parts.append(room if count == length else room[: count or 0])
+            begin = len(counts)
+            counts += target.engine.read_clean(reads, rooms[begin : begin + len(reads)])
         self._fence.check()
+        lengths = [NOT_READ if count is None else count for count in counts]
         reply = storage_pb2.ReadPackedReply(lengths=pack_numbers(lengths))
         if not call.in_place:
+            parts = [room[: count or 0] for room, count in zip(rooms, counts, strict=True)]
             reply.checksums = pack_numbers([crc32c(part) for part in parts])
             call.reply_payload(parts)
         return reply
@@ -247,7 +243,8 @@ class StorageService:
             target, chain = await self._serving(io.chain)
             if call.in_place and not io.version:
                 # Verified in its place, so the caller needs no checksums: the short way.
-                count = target.engine.read_clean(io.chunk_id, io.offset, room)
+                count = target.engine.read_clean(
+                    [(io.chunk_id, io.offset, io.length)], [room])[0]
                 if count is not None:
                     self._fence.check()
                     return storage_pb2.ReadResult(length=count)

@@ -13,6 +13,7 @@ from luciole.client.native.file import Data
 from luciole.client.remote.packed import Wanted
 from luciole.client.session import Client
 from luciole.errors import FsError
+from luciole.limits import INLINE_BYTES_MAX
 from luciole.proto import meta_pb2
 
 Read = tuple[int, int, memoryview]  # handle, offset, where the bytes go (one dimension of bytes)
@@ -31,9 +32,10 @@ async def read_many(client: Client, reads: Sequence[Read]) -> list[int | FsError
     results: list[int | FsError] = []
     wanted: list[Wanted] = []
     owners: list[int] = []
+    beginnings: list[int] = []  # of `wanted`, which may lie in the inline part by now
     known: dict[int, tuple[meta_pb2.Inode, int]] = {}  # handle -> its file, readable up to there
     for owner, (handle, offset, view) in enumerate(reads):
-        size = len(view)
+        size, room = len(view), view
         found = known.get(handle)
         if found is None or offset + size > found[1]:
             try:
@@ -46,15 +48,20 @@ async def read_many(client: Client, reads: Sequence[Read]) -> list[int | FsError
                 results.append(failure)
                 continue
             found = known[handle] = file.inode, file.length
+            room = view[:size]
         results.append(size)
         if size:
-            wanted.append((found[0], offset, view if size == len(view) else view[:size]))
+            if offset < INLINE_BYTES_MAX:
+                beginnings.append(len(wanted))
+            wanted.append((found[0], offset, room))
             owners.append(owner)
     failures = await client.packed.read(wanted)
-    for owner, (_, offset, data), failed in zip(owners, wanted, failures, strict=True):
-        if failed is not None:
-            results[owner] = failed
-        elif found_hole(offset, data):
+    for number, failed in failures.items():
+        results[owners[number]] = failed
+    for number in beginnings:
+        _, offset, data = wanted[number]
+        if number not in failures and found_hole(offset, data):
+            owner = owners[number]
             results[owner] = await _read_again(client, *reads[owner])
     return results
 

@@ -6,9 +6,8 @@ border, chunks with an update under way, holes and failures. So nothing is retri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from luciole.checksum import crc32c
 from luciole.client.core.layout import KIND_FILE
@@ -19,47 +18,62 @@ from luciole.errors import FsError, Kind
 from luciole.limits import CHUNKS_PER_FILE_MAX
 from luciole.proto import meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.packed import CHUNK_READ, NOT_READ, unpack_numbers
-from luciole.routing import RoutingTable, serving_targets
-from luciole.runtime import Runtime
+from luciole.routing import serving_targets
+from luciole.runtime import Runtime, side_by_side
 
 READS_MAX = 1024  # of one message
 BYTES_MAX = 4 << 20  # of one message: more goes side by side
+MESSAGE_READS = 64  # what a message more is worth
 
 Wanted = tuple[meta_pb2.Inode, int, memoryview]  # file, offset, where the bytes go
 
 
-class Striping(NamedTuple):
-    """What of a file's layout each read needs."""
+class Reads:
+    """Reads of one chain, in order: as records, whose they are, and where the bytes go."""
 
-    inode_id: int
-    chunk_size: int
-    seed: int
-    stripe: int
-    chains: Sequence[int]
+    __slots__ = ("owners", "records", "views")
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.owners: list[int] = []
+        self.views: list[memoryview] = []
+
+    def parts(self) -> Iterator[tuple[Reads, int]]:
+        """Itself, or pieces of it that fit one message each; each with its size in bytes."""
+        size = sum(map(len, self.views))
+        if len(self.owners) <= READS_MAX and size <= BYTES_MAX:
+            yield self, size
+            return
+        part, size = Reads(), 0
+        for record, owner, view in zip(self.records, self.owners, self.views, strict=True):
+            if part.owners and (len(part.owners) == READS_MAX or size + len(view) > BYTES_MAX):
+                yield part, size
+                part, size = Reads(), 0
+            part.records.append(record)
+            part.owners.append(owner)
+            part.views.append(view)
+            size += len(view)
+        yield part, size
 
 
 class Batch:
-    """The reads of one node."""
+    """The reads of one message."""
 
     def __init__(self, node: mgmtd_pb2.Node) -> None:
         self.node = node
         self.count = 0
         self.size = 0
-        self.chains: dict[int, Chain] = {}
+        self.parts: list[tuple[mgmtd_pb2.Chain, Reads]] = []
 
-    def is_full(self, size: int) -> bool:
-        """Whether one more read of `size` bytes is for another message."""
-        return self.count >= READS_MAX or self.size + size > BYTES_MAX
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether so many more reads and bytes go into this message."""
+        return self.count + count <= READS_MAX and self.size + size <= BYTES_MAX
 
-
-class Chain:
-    """The reads of one chain in a batch, in order."""
-
-    def __init__(self, batch: Batch, version: int) -> None:
-        self.batch = batch
-        self.version = version
-        self.records: list[bytes] = []
-        self.owners: list[int] = []
+    def add(self, chain: mgmtd_pb2.Chain, reads: Reads, size: int) -> None:
+        """Takes reads of a chain that the node serves."""
+        self.parts.append((chain, reads))
+        self.count += len(reads.owners)
+        self.size += size
 
 
 class PackedReader:
@@ -78,114 +92,123 @@ class PackedReader:
 
     async def read_one(self, inode: meta_pb2.Inode, offset: int, view: memoryview) -> None:
         """As `ChunkClient.read`, in fewer steps if the bytes lie in one chunk at rest."""
-        failure = (await self.read([(inode, offset, view)]))[0]
-        if failure is not None:
+        for failure in (await self.read([(inode, offset, view)])).values():
             raise failure
 
-    async def read(self, wanted: Sequence[Wanted]) -> list[FsError | None]:
-        """Fills all buffers; returns each one's failure, or None.
+    async def read(self, wanted: Sequence[Wanted]) -> dict[int, FsError]:
+        """Fills all buffers; returns the failures, by the place in `wanted`.
 
         What was never written reads as zeros. Buffers are not empty.
         """
         left: list[int] = []
-        batches = self._plan(wanted, left)
+        batches = self._deal(self._by_chain(wanted, left), left)
         if batches:
-            done = await self._runtime.gather([
-                partial(self._send, wanted, batch) for batch in batches])
-            for rest in done:
+            at_once = side_by_side(self._runtime, sum(batch.size for batch in batches))
+            for rest in await at_once([partial(self._send, batch) for batch in batches]):
                 left += rest
-        failures: list[FsError | None] = [None] * len(wanted)
+        failures: dict[int, FsError] = {}
         if left:
             again = await self._chunks.read_each([wanted[index] for index in left])
             for index, failure in zip(left, again, strict=True):
-                failures[index] = failure
+                if failure is not None:
+                    failures[index] = failure
         return failures
 
-    def _plan(self, wanted: Sequence[Wanted], left: list[int]) -> list[Batch]:
-        """Deals the reads to nodes; `left` gets those that are not for this way."""
-        table = self._routing.current()
-        stripings: dict[int, Striping] = {}
-        chains: dict[int, Chain | None] = {}
-        batches: list[Batch] = []
+    def _by_chain(self, wanted: Sequence[Wanted], left: list[int]) -> dict[int, Reads]:
+        """The reads by chain id; `left` gets those that are not for this way.
+
+        What a read costs here and where its room is lent is most of what it costs its client,
+        so what is the same for all reads of a file is looked up when the file changes.
+        """
+        by_chain: dict[int, Reads] = {}
         pack = CHUNK_READ.pack
+        file: meta_pb2.Inode | None = None
         for owner, (inode, offset, view) in enumerate(wanted):
-            striping = stripings.get(id(inode))
-            if striping is None:
-                striping = stripings[id(inode)] = self._striping(inode)
-            inode_id, chunk_size, seed, stripe, chain_ids = striping
-            index, start = divmod(offset, chunk_size)
+            if inode is not file:
+                file, layout, inode_id = inode, inode.layout, inode.inode_id
+                chunk_size, seed, stripe = layout.chunk_size, layout.seed, layout.stripe
+                chain_ids = self._chunks.table_of(layout).chain_ids
+                chains = len(chain_ids)
+            index = offset // chunk_size
+            start = offset % chunk_size
             size = len(view)
             if start + size > chunk_size or index > CHUNKS_PER_FILE_MAX:
                 left.append(owner)
                 continue
-            chain_id = chain_ids[(seed + index % stripe) % len(chain_ids)]
-            chain = chains.get(chain_id)
-            if chain is None or chain.batch.is_full(size):
-                chain = chains[chain_id] = self._chain(table, chain_id, batches, size)
-                if chain is None:
-                    left.append(owner)
-                    continue
-            chain.records.append(pack(KIND_FILE, inode_id, index, start, size))
-            chain.owners.append(owner)
-            chain.batch.count += 1
-            chain.batch.size += size
+            chain_id = chain_ids[(seed + index % stripe) % chains]
+            reads = by_chain.get(chain_id)
+            if reads is None:
+                reads = by_chain[chain_id] = Reads()
+            reads.records.append(pack(KIND_FILE, inode_id, index, start, size))
+            reads.owners.append(owner)
+            reads.views.append(view)
+        return by_chain
+
+    def _deal(self, by_chain: dict[int, Reads], left: list[int]) -> list[Batch]:
+        """Gives each chain's reads to a node that serves it, so that nodes have equal parts.
+
+        A message costs both sides as much as MESSAGE_READS reads in one that is sent anyway, so a
+        node without one counts as having these. `left` gets reads of chains that no node serves.
+        """
+        table = self._routing.current()
+        batches: list[Batch] = []
+        load: dict[int, int] = {}  # node -> its reads
+        self._turn += 1
+        for chain_id, reads in sorted(by_chain.items(), key=_most_first):
+            try:
+                chain = table.chain(chain_id)
+                nodes = [table.node_of(target) for target in serving_targets(chain)]
+            except FsError:
+                nodes = []
+            if not nodes:
+                left += reads.owners
+                continue
+            first = self._turn % len(nodes)  # of equal ones
+            for part, size in reads.parts():
+                node = min(nodes[first:] + nodes[:first],
+                           key=lambda node: load.get(node.node_id, MESSAGE_READS))
+                node_id, count = node.node_id, len(part.owners)
+                load[node_id] = load.get(node_id, 0) + count
+                batch = next((batch for batch in batches if batch.node.node_id == node_id
+                              and batch.has_room(count, size)), None)
+                if batch is None:
+                    batch = Batch(node)
+                    batches.append(batch)
+                batch.add(chain, part, size)
         return batches
 
-    def _striping(self, inode: meta_pb2.Inode) -> Striping:
-        layout = inode.layout
-        return Striping(inode.inode_id, layout.chunk_size, layout.seed, layout.stripe,
-                        list(self._chunks.table_of(layout).chain_ids))
-
-    def _chain(
-        self, table: RoutingTable, chain_id: int, batches: list[Batch], size: int
-    ) -> Chain | None:
-        """A place for a chain's reads, with a node that has a message already if one serves it."""
-        try:
-            chain = table.chain(chain_id)
-            nodes = {table.node_of(target).node_id: table.node_of(target)
-                     for target in serving_targets(chain)}
-        except FsError:
-            return None
-        if not nodes:
-            return None
-        batch = next((batch for batch in batches
-                      if batch.node.node_id in nodes and not batch.is_full(size)), None)
-        if batch is None:
-            self._turn += 1
-            batch = Batch(list(nodes.values())[self._turn % len(nodes)])
-            batches.append(batch)
-        made = batch.chains[chain_id] = batch.chains.get(chain_id) or Chain(batch, chain.version)
-        return made
-
-    async def _send(self, wanted: Sequence[Wanted], batch: Batch) -> list[int]:
+    async def _send(self, batch: Batch) -> list[int]:
         """One message; returns whose reads are left over."""
-        owners = [owner for chain in batch.chains.values() for owner in chain.owners]
-        views = [wanted[owner][2] for owner in owners]
-        request = storage_pb2.ReadPackedRequest(batches=[
-            storage_pb2.PackedReads(
-                chain=storage_pb2.VersionedChain(chain_id=chain_id, version=chain.version),
-                records=b"".join(chain.records))
-            for chain_id, chain in batch.chains.items()])
+        owners: list[int] = []
+        views: list[memoryview] = []
+        request = storage_pb2.ReadPackedRequest()
+        for chain, reads in batch.parts:
+            owners += reads.owners
+            views += reads.views
+            request.batches.add(
+                chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
+                records=b"".join(reads.records))
+        sizes = tuple(map(len, views))
         sent = False
 
         def sink(reply: storage_pb2.ReadPackedReply) -> list[memoryview]:
             nonlocal sent
             sent = True
             return [view[:length] for view, length
-                    in zip(views, _lengths(reply, views), strict=True) if length != NOT_READ]
+                    in zip(views, _lengths(reply, sizes), strict=True) if length != NOT_READ]
 
         try:
             reply = await self._connections.storage(batch.node).read_packed(
                 request, timeout=self._attempt_seconds, sink=sink, into=views)
-            lengths = _lengths(reply, views)
+            lengths = _lengths(reply, sizes)
         except FsError:
             return owners  # they are tried again, with newer routing and other replicas
+        if not sent and lengths == sizes:
+            return []
         checksums = unpack_numbers(reply.checksums) if sent else ()
         if sent and len(checksums) != len(views):
             return owners
         left: list[int] = []
-        if not sent and lengths == tuple(map(len, views)):
-            return left
         for number, length in enumerate(lengths):
             view = views[number]
             if length == NOT_READ or (sent and crc32c(view[:length]) != checksums[number]):
@@ -195,13 +218,14 @@ class PackedReader:
         return left
 
 
-def _lengths(
-    reply: storage_pb2.ReadPackedReply, views: Sequence[memoryview]
-) -> tuple[int, ...]:
+def _most_first(entry: tuple[int, Reads]) -> int:
+    return -len(entry[1].owners)
+
+
+def _lengths(reply: storage_pb2.ReadPackedReply, sizes: tuple[int, ...]) -> tuple[int, ...]:
     lengths = unpack_numbers(reply.lengths)
-    whole = lengths == tuple(map(len, views))
-    if not whole and (len(lengths) != len(views) or any(
-            length > len(view) and length != NOT_READ
-            for length, view in zip(lengths, views, strict=True))):
+    if lengths != sizes and (len(lengths) != len(sizes) or any(
+            length > size and length != NOT_READ
+            for length, size in zip(lengths, sizes, strict=True))):
         raise FsError(Kind.CORRUPT_FRAME, "not the answer to these reads")
     return lengths

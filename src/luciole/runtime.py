@@ -1,8 +1,9 @@
 """How a handler waits: the same coroutine on a plain thread, under trio and in the simulator.
 
 A handler awaits only its ports and a `Runtime`. On `ThreadRuntime` every wait blocks the thread,
-so the coroutine never suspends and `drive` runs it to its end with one `send`: a hot server shell
-is a thread per connection, and costs a few hundred nanoseconds over a plain call. On
+so the coroutine never waits suspended and `drive` runs it to its end at once: a hot server shell
+is a thread per connection, and costs a few hundred nanoseconds over a plain call. Only where a
+request has been sent it pauses (`sent`), for `together` to send another before it waits. On
 `TrioRuntime` the same waits suspend the task; with trio's mock clock that is the simulator.
 
 Locks and signals belong to the runtime that made them: one service uses one runtime throughout.
@@ -12,9 +13,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Hashable,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from types import coroutine
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -61,16 +71,46 @@ class Runtime(Protocol):
     async def gather(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         """Runs all calls side by side; returns results in order or raises the first failure."""
 
+    async def together(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        """As `gather`, for calls that mostly wait for others' work: no thread is taken for them.
 
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+        No call may wait for what another of them does or holds, such as a lock.
+        """
+
+
+# Replies of more than that are better received by a thread each: sockets do that side by side.
+TOGETHER_BYTES_MAX = 1 << 20
+
+
+def side_by_side(runtime: Runtime, size: int) -> Callable[
+    [Sequence[Callable[[], Awaitable[T]]]], Awaitable[list[T]]
+]:
+    """How calls that move `size` bytes, all together, are best run side by side."""
+    return runtime.together if size <= TOGETHER_BYTES_MAX else runtime.gather
+
+
+_SENT = object()
+
+
+@coroutine
+def sent() -> Generator[object, None, None]:
+    """What a port that blocks awaits between sending a request and waiting for the reply.
+
+    Whoever runs several such calls (`Runtime.together`) lets the others send theirs now.
+    """
+    yield _SENT
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine whose waits all block. Raises what it raises."""
     try:
-        coroutine.send(None)
+        while work.send(None) is _SENT:
+            pass
     except StopIteration as stop:
         result: T = stop.value
         return result
-    coroutine.close()
-    raise RuntimeError(f"{coroutine!r} suspended on a thread: a port of it does not block")
+    work.close()
+    raise RuntimeError(f"{work!r} suspended on a thread: a port of it does not block")
 
 
 class _ThreadSignal:
@@ -155,6 +195,45 @@ class ThreadRuntime:
             raise failures[0]
         return results
 
+    async def together(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        """Runs all calls on this thread, each in turn until its next request is on the wire.
+
+        So others work on all requests while replies are awaited one by one. A call that fails
+        does not stop the others, as with `gather`; what is no Exception ends them.
+        """
+        if len(calls) == 1:
+            return [await calls[0]()]
+        results: list[Any] = [None] * len(calls)
+        failures: list[Exception] = []
+        running = [(index, call().__await__()) for index, call in enumerate(calls)]
+        try:
+            while running:
+                running = [(index, steps) for index, steps in running
+                           if _goes_on(index, steps, results, failures)]
+        finally:
+            for _, steps in running:
+                steps.close()  # a call whose reply is outstanding gives its connection up
+        if failures:
+            raise failures[0]
+        return results
+
+
+def _goes_on(
+    index: int, steps: Generator[object, None, object], results: list[Any],
+    failures: list[Exception],
+) -> bool:
+    """Runs a call until it has sent its next request; False: it has ended, well or not."""
+    try:
+        if steps.send(None) is _SENT:
+            return True
+    except StopIteration as stop:
+        results[index] = stop.value
+        return False
+    except Exception as failure:
+        failures.append(failure)
+        return False
+    raise RuntimeError(f"call {index} suspended on a thread: a port of it does not block")
+
 
 class _TrioSignal:
     def __init__(self) -> None:
@@ -238,6 +317,10 @@ class TrioRuntime:
         except BaseExceptionGroup as group:
             raise _first_leaf(group) from None
         return results
+
+    async def together(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        """As `gather`: a task takes no thread."""
+        return await self.gather(calls)
 
 
 def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:

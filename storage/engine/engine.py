@@ -41,6 +41,7 @@ from luciole.storage.engine.interface import (
     Applied,
     ChannelKey,
     ChunkState,
+    CleanRead,
     ReadOutcome,
     Space,
     Update,
@@ -200,20 +201,33 @@ class BlockEngine:
                 value = newer
         raise FsError(Kind.BUSY, "the chunk changed again and again while it was read")
 
-    def read_clean(self, chunk_id: bytes, offset: int, room: memoryview) -> int | None:
+    def read_clean(
+        self, reads: Sequence[CleanRead], rooms: Sequence[memoryview]
+    ) -> list[int | None]:
         """See ChunkEngine."""
-        clean = self._clean.get(chunk_id) or self._look_up(chunk_id)
-        if clean is None:
-            return None
+        counts: list[int | None] = []
+        known = self._clean.get
+        for (chunk_id, offset, size), room in zip(reads, rooms, strict=True):
+            clean = known(chunk_id) or self._look_up(chunk_id)
+            if clean is None:
+                counts.append(None)
+                continue
+            start = offset % BLOCK_SIZE
+            if start + size <= BLOCK_SIZE and 0 < size <= clean.length - offset:
+                piece = clean.pieces[offset // BLOCK_SIZE]
+                if piece is not None:  # so most small reads end
+                    room[:] = piece[start : start + size]
+                    counts.append(size)
+                    continue
+            counts.append(self._read_pieces(chunk_id, clean, offset, room))
+        return counts
+
+    def _read_pieces(
+        self, chunk_id: bytes, clean: Clean, offset: int, room: memoryview
+    ) -> int | None:
+        """Fills `room` from as many pieces as it takes; returns how many bytes, or None."""
         size = len(room)
-        index, start = divmod(offset, BLOCK_SIZE)
         end = min(offset + size, clean.length)
-        if end == offset + size and start + size <= BLOCK_SIZE and size < BLOCK_SIZE:
-            piece = clean.pieces[index] or self._load(chunk_id, clean, index)
-            if piece is None:
-                return None
-            room[:] = piece[start : start + size]
-            return size
         if end <= offset:
             return 0
         if size >= BLOCK_SIZE:

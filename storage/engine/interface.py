@@ -71,6 +71,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 ChannelKey = tuple[bytes, int]  # client id, channel
+CleanRead = tuple[bytes, int, int]  # chunk id, offset, bytes: as many as its room has
 
 
 class Space(msgspec.Struct, frozen=True):
@@ -93,9 +94,12 @@ class ReadOutcome(msgspec.Struct, frozen=True):
 class ChunkEngine(Protocol):
     """One target's chunks."""
 
-    def read_clean(self, chunk_id: bytes, offset: int, room: memoryview) -> int | None:
-        """Fills `room` from a chunk that has no pending version, verified; returns how many bytes,
-        fewer at its end. None: it is not so simple, or something is wrong: `read` tells."""
+    def read_clean(
+        self, reads: Sequence[CleanRead], rooms: Sequence[memoryview]
+    ) -> list[int | None]:
+        """Fills the room of each read from a chunk that has no pending version, verified; returns
+        how many bytes each has, fewer at its chunk's end. None: it is not so simple, or something
+        is wrong: `read` tells."""
 
     @property
     def doubtful(self) -> bool:

@@ -194,7 +194,7 @@ def check_clean(driver: Driver, chunk: bytes, expected: Expected | None) -> None
     content = expected.committed[1] if expected and expected.committed else b""
     for offset, size in ((0, 100), (BLOCK_SIZE - 50, 100), (0, 2 * BLOCK_SIZE), (77, len(content))):
         buffer = bytearray(size)
-        found = driver.engine.read_clean(chunk, offset, memoryview(buffer))
+        found = driver.engine.read_clean([(chunk, offset, size)], [memoryview(buffer)])[0]
         assert found == (len(content[offset : offset + size]) if clean else None)
         assert bytes(buffer[: found or 0]) == (content[offset : offset + size] if clean else b"")
 

@@ -113,6 +113,13 @@ class ServerCall:
             return self._arena.take(size)
         return memoryview(bytearray(size))
 
+    def rooms(self, sizes: list[int]) -> list[memoryview]:
+        """As `Call.rooms`."""
+        if self._rooms and sizes == list(map(len, self._rooms)):
+            self.in_place = bool(sizes)
+            return list(self._rooms)
+        return [self.room(index, size) for index, size in enumerate(sizes)]
+
     def reply_payload(self, buffers: Sequence[Buffer]) -> None:
         """Sends these buffers, end to end, behind the reply. They may be reused once sent."""
         total = sum(len(buffer) for buffer in buffers)

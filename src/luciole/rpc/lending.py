@@ -9,11 +9,12 @@ its pages are exchanged under the address (`Region.lend_no_more`), and nothing e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from ctypes import addressof
 from typing import NamedTuple
 
 from luciole.errors import FsError
 from luciole.proto.services import Buffer
-from luciole.rpc.memory import PAGE, Region, address_of, place_of
+from luciole.rpc.memory import PAGE, Region, address_of, first_byte, place_of
 from luciole.rpc.shared import PIECES_MAX, encode_table
 
 Show = Callable[[Region], int]
@@ -64,14 +65,19 @@ class Lender:
         if len(buffers) > PIECES_MAX:
             return None
         pieces: list[int] = []
-        begin = end = 0  # the region of the last one: those of one call mostly lie in one
+        begin = room = 0  # the region of the last one: those of one call mostly lie in one
         number = REFUSED
+        places = 0  # offsets and sizes, or-ed: their lowest bits tell whether all are aligned
         for buffer in buffers:
-            if not isinstance(buffer, memoryview) or not buffer.contiguous:
+            if not isinstance(buffer, memoryview) or not (size := buffer.nbytes):
                 return None
-            size = buffer.nbytes
-            address = address_of(buffer) if size else 0
-            if not begin <= address <= end - size or not size:
+            try:
+                address = addressof(first_byte(buffer))
+            except TypeError:
+                if not buffer.contiguous:
+                    return None
+                address = address_of(buffer)
+            if not 0 <= address - begin <= room - size:
                 place = place_of(buffer)
                 if place is None:
                     return None
@@ -80,14 +86,13 @@ class Lender:
                 number = self._introduce(region) if known is None else known
                 if number == REFUSED:
                     return None
-                begin, end = region.address, region.address + region.size
-                if region.has_lost:
-                    end = begin  # each is looked up by itself
+                begin = region.address
+                # Of a region that has lost pages each buffer is looked up by itself.
+                room = 0 if region.has_lost else region.size
             offset = address - begin
-            if (offset | size) % align:
-                return None
+            places |= offset | size
             pieces += (number, size, offset)
-        return pieces
+        return None if places % align else pieces
 
     def _introduce(self, region: Region) -> int:
         if region.closed:

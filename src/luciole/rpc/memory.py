@@ -214,10 +214,15 @@ _release_buffer.argtypes = [ctypes.POINTER(_RawBuffer)]
 _release_buffer.restype = None
 
 
+# The byte that a writable, contiguous buffer begins with: its address is ctypes.addressof of it.
+# Raises TypeError for another, ValueError for an empty one.
+first_byte = _BYTE.from_buffer
+
+
 def address_of(view: memoryview) -> int:
     """The address of a view's first byte. The view is contiguous and not empty."""
     if not view.readonly:
-        return ctypes.addressof(_BYTE.from_buffer(view))
+        return ctypes.addressof(first_byte(view))
     raw = _RawBuffer()
     _get_buffer(view, ctypes.byref(raw), 0)
     try:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from luciole.errors import FsError, Kind
 from luciole.rpc.frame import corrupt
@@ -98,7 +98,7 @@ class Shown:
         count, rooms = _COUNTS.unpack_from(table)
         if count + rooms > PIECES_MAX or len(table) != _COUNTS.size + (count + rooms) * _PIECE.size:
             raise corrupt(f"{count} + {rooms} pieces in a table of {len(table)} bytes")
-        views = list(self._views(table[_COUNTS.size :]))
+        views = self._views(table[_COUNTS.size :])
         total = sum(map(len, views[:count]))
         if total > PAYLOAD_BYTES_MAX:
             raise FsError(Kind.INVALID_ARGUMENT, f"a payload of {total} bytes is too large")
@@ -109,12 +109,15 @@ class Shown:
             position += len(view)
         return payload.toreadonly(), views[count:]
 
-    def _views(self, pieces: memoryview) -> Iterator[memoryview]:
-        sizes = [len(region) for region in self._regions]
+    def _views(self, pieces: memoryview) -> list[memoryview]:
+        views: list[memoryview] = []
+        regions = self._regions
+        sizes = list(map(len, regions))
         for number, length, offset in _PIECE.iter_unpack(pieces):
             if number >= len(sizes) or offset + length > sizes[number]:
                 raise FsError(
                     Kind.INVALID_ARGUMENT,
                     f"{length} bytes at {offset} lie outside region {number}",
                 )
-            yield self._regions[number][offset : offset + length]
+            views.append(regions[number][offset : offset + length])
+        return views
