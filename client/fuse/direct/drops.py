@@ -10,6 +10,9 @@ beginning, on which readers act at once. Pages lose that order. It is kept as fa
   visible, all that lies behind it in the file is as new, and what is published by a header is
   there before it.
 
+The kernel takes a staged page for written. So whatever it asks next of the file, but for reads, has
+those leave first (`settle`): a write or a cut would come before them, a close take their handle.
+
 Pages that the kernel writes back of itself (after half a minute, or at munmap and msync) leave
 one by one, in its order.
 
@@ -40,6 +43,16 @@ class Stored(NamedTuple):
     data: bytes
 
 
+class _Staging:
+    """What came back of one file while its pages were taken away. The lock is over writing it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Stored] = []
+        self.taken = 0  # of them, to be written
+        self.written = 0
+        self.lock = threading.Lock()
+
+
 class Drops:
     """The files of one mount whose pages are being taken away."""
 
@@ -50,7 +63,7 @@ class Drops:
         self.lengths = Lengths()
         self._guard = threading.Lock()
         self._locks = [threading.Lock() for _ in range(LOCKS)]
-        self._staged: dict[int, list[Stored]] = {}
+        self._staged: dict[int, _Staging] = {}
 
     def drop(self, inode_id: int) -> None:
         """The kernel has no page of the file any more, and what was stored there is written.
@@ -61,31 +74,47 @@ class Drops:
             self._invalidate(inode_id)
             return
         with self._locks[inode_id % LOCKS]:
+            staging = _Staging()
             with self._guard:
-                staged = self._staged[inode_id] = []
-            written = 0
+                self._staged[inode_id] = staging
             try:
                 self._invalidate(inode_id)
             finally:
-                while True:
-                    with self._guard:
-                        if written == len(staged):
-                            del self._staged[inode_id]
-                            break
-                        pieces = staged[written:]
-                    written += len(pieces)
-                    self._write(inode_id, pieces)
+                while not self._is_over(inode_id, staging):
+                    try:
+                        drive(self._write(inode_id, staging))
+                    except FsError as failure:
+                        log.warning("stores_lost", inode_id=inode_id, error=str(failure))
+
+    def _is_over(self, inode_id: int, staging: _Staging) -> bool:
+        """Ends the staging if all of it is on its way."""
+        with self._guard:
+            over = staging.written == len(staging.pieces)
+            if over:
+                del self._staged[inode_id]
+            return over
+
+    async def settle(self, inode_id: int) -> None:
+        """What was staged of a file so far is written. Raises what its writes could not do."""
+        staging = self._staged.get(inode_id)
+        if staging is not None:
+            await self._write(inode_id, staging)
+
+    async def _write(self, inode_id: int, staging: _Staging) -> None:
+        with staging.lock:
+            with self._guard:
+                pieces = staging.pieces[staging.taken :]
+                staging.taken = len(staging.pieces)
+            try:
+                if pieces:
+                    await self.show(inode_id, pieces)
+            finally:
+                staging.written = staging.taken
 
     def _invalidate(self, inode_id: int) -> None:
         self.lengths.invalidated(inode_id)
         if not self._tell(inode_id):
             self.lengths.forget(inode_id)
-
-    def _write(self, inode_id: int, pieces: list[Stored]) -> None:
-        try:
-            drive(self.show(inode_id, pieces))
-        except FsError as failure:
-            log.warning("stores_lost", inode_id=inode_id, error=str(failure))
 
     async def show(self, inode_id: int, pieces: list[Stored]) -> None:
         """Writes, the last first, after everything else of this mount. Raises FsError."""
@@ -97,10 +126,10 @@ class Drops:
     def stage(self, inode_id: int, pieces: list[Stored]) -> bool:
         """Keeps what a page came back with until all have; False if the file is not dropped."""
         with self._guard:
-            staged = self._staged.get(inode_id)
-            if staged is None:
+            staging = self._staged.get(inode_id)
+            if staging is None:
                 return False
-            staged += pieces
+            staging.pieces += pieces
             return True
 
     def staged(self, inode_id: int) -> list[Stored]:
@@ -108,7 +137,8 @@ class Drops:
         if not self._staged:
             return []
         with self._guard:
-            return list(self._staged.get(inode_id, ()))
+            staging = self._staged.get(inode_id)
+            return [] if staging is None else staging.pieces[staging.written :]
 
 
 def lay_over(data: memoryview, offset: int, pieces: list[Stored]) -> None:

@@ -111,6 +111,7 @@ async def write(context: Context, request: Request) -> bytes:
         if not context.drops.stage(request.node, stored) and stored:
             await context.drops.show(request.node, stored)
     else:
+        await context.drops.settle(request.node)
         await context.operations.write(
             handle, offset, data, append=bool(open_now & os.O_APPEND))
     if passes_pages(open_now) and not flags & protocol.WRITE_CACHE:
@@ -127,12 +128,14 @@ async def flush(context: Context, request: Request) -> bytes:
     handle, _, _, owner = request.fields(protocol.FLUSH_IN)
     if context.operations.locks.holds(request.node, owner):
         write_back(context, request)
+    await context.drops.settle(request.node)
     await context.operations.flush(handle, owner)
     return b""
 
 
 async def fsync(context: Context, request: Request) -> bytes:
     """fsync(2) and fdatasync(2): the length is needed to read the data back, so both alike."""
+    await context.drops.settle(request.node)
     await context.operations.fsync(request.fields(protocol.FSYNC_IN)[0])
     return b""
 
@@ -142,5 +145,8 @@ async def release(context: Context, request: Request) -> bytes:
     handle = request.fields(protocol.RELEASE_IN)[0]
     if context.operations.locks.handle_holds(handle):
         write_back(context, request)
-    await context.operations.release(handle)
+    try:
+        await context.drops.settle(request.node)
+    finally:
+        await context.operations.release(handle)
     return b""

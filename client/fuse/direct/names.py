@@ -92,6 +92,7 @@ async def setattr_(context: Context, request: Request) -> bytes:
             change, size if valid & protocol.FATTR_SIZE else None,
             handle if valid & protocol.FATTR_FH else 0)
 
+    await context.drops.settle(request.node)
     # A caller who is not of the file's group cannot set set-group-ID, and is not told.
     inode = await context.as_caller(
         request, call, with_groups=bool(valid & protocol.FATTR_MODE and mode & stat.S_ISGID))

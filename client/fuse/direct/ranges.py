@@ -22,6 +22,7 @@ async def fallocate(context: Context, request: Request) -> bytes:
     handle, offset, length, mode, _ = request.fields(protocol.FALLOCATE_IN)
     if mode not in _MODES:
         raise RefusedError(errno.EOPNOTSUPP)
+    await context.drops.settle(request.node)
     await context.operations.fallocate(
         handle, offset, length, zero=bool(mode & (PUNCH_HOLE | ZERO_RANGE)),
         keep_size=bool(mode & KEEP_SIZE))
@@ -42,6 +43,7 @@ async def lseek(context: Context, request: Request) -> bytes:
     handle, offset, whence, _ = request.fields(protocol.LSEEK_IN)
     if whence not in {os.SEEK_DATA, os.SEEK_HOLE}:
         raise RefusedError(errno.EINVAL)
+    await context.drops.settle(request.node)
     found = await context.operations.seek(handle, offset, data=whence == os.SEEK_DATA)
     if found is None:
         raise RefusedError(errno.ENXIO)
@@ -53,6 +55,8 @@ async def _copy(context: Context, request: Request) -> int:
         protocol.COPY_FILE_RANGE_IN)
     if flags:
         raise RefusedError(errno.EINVAL)
+    await context.drops.settle(request.node)
+    await context.drops.settle(node)
     done = await context.operations.copy_range(source, source_offset, handle, offset, count)
     if done:
         await _changed(context, request, node)
