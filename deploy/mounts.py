@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,10 +87,12 @@ def clear_stale(mount_point: Path) -> bool:
 
 
 def _unmount(mount_point: Path, *, lazy: bool) -> None:
-    """Raises FsError BUSY or INTERNAL, with the remedy. Only root needs no helper for it."""
-    helper = ["fusermount3", "-u", *(["-z"] if lazy else [])]
-    command = [*(["umount", *(["-l"] if lazy else [])] if os.geteuid() == 0 else helper),
-               "--", str(mount_point)]
+    """Raises FsError BUSY or INTERNAL, with the remedy."""
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mount_point)]
+    if os.geteuid() == 0 and shutil.which(command[0]) is None:
+        # Root mounts without it. It is better where it is: umount looks at the path first, and
+        # waits there for a cluster that is lost.
+        command = ["umount", *(["-l"] if lazy else []), "--", str(mount_point)]
     try:
         done = subprocess.run(
             command, timeout=UNMOUNT_SECONDS, check=False, capture_output=True, text=True)
