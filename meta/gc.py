@@ -216,15 +216,17 @@ class Collector:
         return (await self._kv.run(lambda txn: lookup.batch_stat(txn, request))).inodes[0]
 
     async def _recover_length(self, key: bytes, value: bytes, done: Collected) -> None:
-        if int.from_bytes(value, "little") > self._runtime.clock.wall_ns() - self._grace_ns:
+        noted_ns = int.from_bytes(value[: sessions.TIME_BYTES], "little")
+        if noted_ns > self._runtime.clock.wall_ns() - self._grace_ns:
             return
         inode = await self._inode(key)
         end = allocated = 0
         if inode.HasField("layout"):
             end = await self._chunks.data_end(inode)
             allocated = await self._chunks.allocated(inode)
+        inode.inode_id = schema.inode_id_of(key)  # also of one that is gone
         await self._kv.run(lambda txn: length.recover(
-            txn, schema.inode_id_of(key), inode.truncate_version, end, allocated))
+            txn, inode, end, allocated, self._runtime.clock.wall_ns()))
         done.recovered += 1
 
     async def _trim(self, key: bytes, value: bytes, done: Collected) -> None:

@@ -127,17 +127,25 @@ def note_uncertain(
 
 
 async def recover(
-    txn: Transaction, inode_id: int, truncate_version: int, data_end: int, allocated: int
+    txn: Transaction, seen: meta_pb2.Inode, data_end: int, allocated: int, now_ns: int
 ) -> None:
-    """Takes in what a dead writer wrote and never reported, unless the file was cut since."""
-    txn.clear(schema.listed_key(schema.UNREPORTED, inode_id))
-    value = await txn.get(schema.inode_key(inode_id))
+    """Takes in what a dead writer wrote and never reported, unless the file was cut since.
+
+    The bytes of blocks were counted after `seen` was read: they say nothing while somebody writes,
+    whose next report tells a change that was counted already. Then they are counted again later.
+    """
+    key = schema.listed_key(schema.UNREPORTED, seen.inode_id)
+    txn.clear(key)
+    value = await txn.get(schema.inode_key(seen.inode_id))
     if value is None:
         return
-    inode = schema.decode(value, meta_pb2.Inode, f"inode {inode_id}")
+    inode = schema.decode(value, meta_pb2.Inode, f"inode {seen.inode_id}")
     if is_inline(inode) and data_end <= INLINE_BYTES_MAX:
         data_end = 0  # came late, from before the file was inline: nobody sees it
-    hint = meta_pb2.LengthHint(
-        length=data_end, truncate_version=truncate_version, allocated=allocated)
+    hint = meta_pb2.LengthHint(length=data_end, truncate_version=seen.truncate_version)
+    if inode.data_version != seen.data_version or await sessions.are_writing(txn, seen.inode_id):
+        txn.set(key, now_ns.to_bytes(8, "little") + sessions.LOOKED_FOR)
+    else:
+        hint.allocated = allocated
     if not inode.trim_pending and await apply_report(txn, inode, hint):
         inodes.store(txn, inode)

@@ -14,6 +14,9 @@ from luciole.proto import meta_pb2
 
 SESSION_ID_SIZE = 16
 
+TIME_BYTES = 8
+LOOKED_FOR = b"\1"  # behind the time in a note of UNREPORTED: only the count of blocks is missing
+
 
 def begin(txn: Transaction, session: meta_pb2.Session) -> None:
     """Records a session, under its inode and under its client."""
@@ -43,12 +46,18 @@ async def others_may_write(txn: Transaction, inode_id: int, client_id: bytes) ->
 
     Either it has a session, or it died, or failed, and its chunks have not been looked for yet.
     """
-    if await txn.get(schema.listed_key(schema.UNREPORTED, inode_id)) is not None:
+    note = await txn.get(schema.listed_key(schema.UNREPORTED, inode_id))
+    if note is not None and not note.endswith(LOOKED_FOR, TIME_BYTES):
         return True
+    return await are_writing(txn, inode_id, but=client_id)
+
+
+async def are_writing(txn: Transaction, inode_id: int, *, but: bytes = b"") -> bool:
+    """Whether a client has a session to write, `but` one."""
     begin_key, end_key = schema.session_range(inode_id)
     rows = await txn.get_range(begin_key, end_key)
     found = [schema.decode(row.value, meta_pb2.Session, f"inode {inode_id}") for row in rows]
-    return any(session.write and session.client_id != client_id for session in found)
+    return any(session.write and session.client_id != but for session in found)
 
 
 async def hold(

@@ -228,6 +228,25 @@ def test_a_dead_client_s_sessions_go_and_what_it_wrote_is_found() -> None:
     world.check()
 
 
+def test_blocks_are_not_counted_while_somebody_writes() -> None:
+    world = World()
+    inode = world.create(b"f", write=True, session=S).inode
+    world.open(inode.inode_id, T, client=OTHER)
+    world.chunks.ends[inode.inode_id] = 777  # written by both, and reported by none
+    world.cluster.alive = {OTHER}
+    world.collect()
+    world.collect()
+    found = world.stat(inode.inode_id)
+    assert (found.length, found.allocated) == (777, 0)
+    world.close(inode.inode_id, T, client=OTHER)
+    world.collect()
+    assert world.stat(inode.inode_id).allocated == 0, "not again at once"
+    world.pass_time(GRACE + 1)
+    world.collect()
+    assert world.stat(inode.inode_id).allocated == 777
+    assert world.keys(schema.UNREPORTED) == []
+
+
 def test_a_dead_client_s_length_is_not_believed_over_a_cut() -> None:
     world = World()
     inode = world.create(b"f", write=True, session=S).inode
