@@ -31,7 +31,7 @@ from luciole.client.remote.packed import PackedReader
 from luciole.client.reporting import ReportedFile
 from luciole.client.write_buffer import Spawn, WriteBuffer
 from luciole.errors import FsError, Kind, require
-from luciole.inline import is_inline
+from luciole.inline import chunks_end, is_inline
 from luciole.limits import INLINE_BYTES_MAX
 from luciole.proto import meta_pb2, services
 from luciole.runtime import Runtime
@@ -115,7 +115,7 @@ class OpenFile(ReportedFile):
     @property
     def _chunks_end(self) -> int:
         """So far the file may have chunks."""
-        return 0 if is_inline(self.inode) and self.length <= INLINE_BYTES_MAX else self.length
+        return chunks_end(self.inode, self.length)
 
     async def _flush_chains(self) -> None:
         """Everything acknowledged is durable. Raises FsError DATA_LOST, once, if some is lost.

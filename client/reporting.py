@@ -158,13 +158,11 @@ class ReportedFile(ABC):
                 self._shown_end = self.length
             return Fresh(older, self.length if grown else 0)
 
-
     def _note_written(self, end: int) -> None:
         with self._known:
             self._written_end = max(self._written_end, end)
             self._mtime_ns = self._runtime.clock.wall_ns()
             self._reported = False
-
 
     def _lose_count(self) -> None:
         """An update failed and may have been done in part: the chunks are counted next time."""
@@ -172,13 +170,11 @@ class ReportedFile(ABC):
             self._growth.doubt()
             self._sent = True
 
-
     async def _ask(self) -> None:
         """Asks the metadata service for the inode as it is now."""
         reply = await self._meta.ask(
             services.META_STAT, meta_pb2.StatRequest(inode_id=self.inode.inode_id))
         self.refresh(reply.inode)
-
 
     async def _ask_content(self) -> meta_pb2.InodeReply:
         """Asks for the inode and its inline part as they are now."""
@@ -197,7 +193,6 @@ class ReportedFile(ABC):
                 inode_id=handle.inode_id, write=True, session_id=handle.session_id))
             self.refresh(reply.inode)
             handle.session_open = True
-
 
     async def _tell(
         self, handle: Handle, method: Method[ToldT, AnswerT],

@@ -542,7 +542,6 @@ def _range(inode_id: int, index: int) -> storage_pb2.ChunkRange:
     return storage_pb2.ChunkRange(begin=begin, end=end)
 
 
-
 def _settle(piece: PieceIO, error: common_pb2.Error | None) -> None:
     piece.error = FsError.from_proto(error) if error else None
     piece.done = error is None

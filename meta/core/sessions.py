@@ -13,7 +13,6 @@ from luciole.meta.core import schema
 from luciole.proto import meta_pb2
 
 SESSION_ID_SIZE = 16
-
 TIME_BYTES = 8
 LOOKED_FOR = b"\1"  # behind the time in a note of UNREPORTED: only the count of blocks is missing
 

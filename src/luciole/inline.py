@@ -17,9 +17,10 @@ def is_inline(inode: meta_pb2.Inode) -> bool:
     return inode.HasField("inline_bytes")
 
 
-def chunks_end(inode: meta_pb2.Inode) -> int:
-    """The end of what chunks may hold of a file as it is known; 0: it has none."""
-    return 0 if is_inline(inode) and inode.length <= INLINE_BYTES_MAX else inode.length
+def chunks_end(inode: meta_pb2.Inode, length: int | None = None) -> int:
+    """The end of what chunks may hold of a file; 0: it has none. `length`, if known better."""
+    end = inode.length if length is None else length
+    return 0 if is_inline(inode) and end <= INLINE_BYTES_MAX else end
 
 
 def overlaid(content: bytes, patches: Iterable[meta_pb2.Patch]) -> bytes:
