@@ -19,10 +19,11 @@ another such lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from luciole.client.core.layout import check_size, file_bytes_max
+from luciole.client.core.runs import Run
 from luciole.client.handles import Handle
 from luciole.client.remote.chunk_map import ChunkMap
 from luciole.client.remote.chunks import Changed, ChunkClient
@@ -184,6 +185,34 @@ class OpenFile(ReportedFile):
 
     def _fail(self, failure: FsError) -> None:
         self._buffer.keep(failure)
+
+    async def merge(self, handle: Handle, runs: Sequence[Run]) -> None:
+        """Writes runs of one chunk, in order and apart, at once; between them nothing changes."""
+        self._check()
+        async with self._runtime.lock(self._lock_key):
+            end = runs[-1].end
+            check_size(end, self.inode.layout)
+            await self._place_appends()
+            await self._need_session(handle)
+            await self._check_quota(handle, end)
+            inside = 0
+            if is_inline(self.inode) or self._is_born_here:
+                inside = sum(run.offset < INLINE_BYTES_MAX for run in runs)
+            for run in runs[:inside]:
+                await self._put(run.offset, memoryview(run.data))
+            if inside < len(runs):
+                if not is_inline(self.inode):
+                    await self._leave_head()
+                await self._buffer.drain()
+                await self._merge(runs[inside:])
+                self._note_written(end)
+
+    async def _merge(self, runs: Sequence[Run]) -> None:
+        try:
+            self._note_changed(await self._map.merge(self.inode, runs, check=self._check))
+        except FsError:
+            self._lose_count()
+            raise
 
     async def append(self, handle: Handle, data: memoryview) -> None:
         """Writes behind all that is there, on whatever client; the place is found later."""

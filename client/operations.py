@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 
+from luciole.client.core.runs import Run, updates
 from luciole.client.endings import Endings
 from luciole.client.files import OpenFile
 from luciole.client.handles import Fresh, Handle, OpenFlags
@@ -335,10 +336,15 @@ class Operations:
             await file.write(known, offset, data)
         return len(data)
 
-    async def write_stored(self, inode_id: int, handle: int, offset: int, data: memoryview) -> None:
-        """Writes what came from a mapping; the handle may be gone by now."""
-        known = self._handles.get(handle) or self._writer(inode_id)
-        await self.write(known.number if known else handle, offset, data)
+    async def write_stored(self, inode_id: int, handle: int, runs: Sequence[Run]) -> None:
+        """Writes what came from a mapping, in that order; the handle may be gone by now."""
+        writer = self._handles.get(handle) or self._writer(inode_id)
+        known, file = self._writable(writer.number if writer else handle)
+        for update in updates(runs, file.inode.layout.chunk_size):
+            if len(update) == 1:
+                await file.write(known, update[0].offset, memoryview(update[0].data))
+            else:
+                await file.merge(known, update)
 
     async def fallocate(
         self, handle: int, offset: int, length: int, *, zero: bool, keep_size: bool

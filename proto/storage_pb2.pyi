@@ -17,6 +17,7 @@ class UpdateKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REMOVE: _ClassVar[UpdateKind]
     PUNCH: _ClassVar[UpdateKind]
     COPY: _ClassVar[UpdateKind]
+    MERGE: _ClassVar[UpdateKind]
 UPDATE_KIND_UNSPECIFIED: UpdateKind
 WRITE: UpdateKind
 TRUNCATE: UpdateKind
@@ -24,6 +25,7 @@ REPLACE: UpdateKind
 REMOVE: UpdateKind
 PUNCH: UpdateKind
 COPY: UpdateKind
+MERGE: UpdateKind
 
 class VersionedChain(_message.Message):
     __slots__ = ("chain_id", "version")
@@ -54,7 +56,7 @@ class CopySource(_message.Message):
     def __init__(self, chain_id: _Optional[int] = ..., chunk_id: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class WriteIO(_message.Message):
-    __slots__ = ("chain", "chunk_id", "chunk_size", "kind", "offset", "length", "checksums", "tag", "if_versions", "source")
+    __slots__ = ("chain", "chunk_id", "chunk_size", "kind", "offset", "length", "checksums", "tag", "if_versions", "source", "runs")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +67,7 @@ class WriteIO(_message.Message):
     TAG_FIELD_NUMBER: _ClassVar[int]
     IF_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     chain: VersionedChain
     chunk_id: bytes
     chunk_size: int
@@ -75,7 +78,8 @@ class WriteIO(_message.Message):
     tag: UpdateTag
     if_versions: _containers.RepeatedScalarFieldContainer[int]
     source: CopySource
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., chunk_size: _Optional[int] = ..., kind: _Optional[_Union[UpdateKind, str]] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ..., tag: _Optional[_Union[UpdateTag, _Mapping]] = ..., if_versions: _Optional[_Iterable[int]] = ..., source: _Optional[_Union[CopySource, _Mapping]] = ...) -> None: ...
+    runs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., chunk_size: _Optional[int] = ..., kind: _Optional[_Union[UpdateKind, str]] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., checksums: _Optional[_Iterable[int]] = ..., tag: _Optional[_Union[UpdateTag, _Mapping]] = ..., if_versions: _Optional[_Iterable[int]] = ..., source: _Optional[_Union[CopySource, _Mapping]] = ..., runs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WriteResult(_message.Message):
     __slots__ = ("error", "version", "length", "length_before")

@@ -45,6 +45,7 @@ from luciole.storage.engine.interface import (
     Update,
     Version,
 )
+from luciole.storage.merging import merge
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.targets import Target
 
@@ -127,6 +128,9 @@ class ChainReplica:
                 return Written(committed or Version(0, 0), before)
             if _takes_all(io, committed):
                 io.kind = storage_pb2.REMOVE
+            if io.kind == storage_pb2.MERGE:
+                with target.damage.noticing(io.chunk_id):
+                    data = await merge(target.engine, io, data, before)
             base = committed.number if committed else 0
             staged = Staged(io, self._next(target, base, io.chain), base, data)
             return Written(await self._apply(target, staged, call), before)

@@ -28,6 +28,7 @@ from luciole.storage.engine.interface import (
     ChunkState,
     ReadOutcome,
 )
+from luciole.storage.merging import runs_problem
 from luciole.storage.ports import Fence, Peers, Routing
 from luciole.storage.targets import Target, Targets
 
@@ -440,7 +441,7 @@ def _holds_as_pending(state: ChunkState, version: int) -> bool:
 
 def carries_bytes(io: storage_pb2.WriteIO) -> bool:
     """Whether `length` bytes of the payload belong to this update; a COPY has them fetched."""
-    return io.kind in {storage_pb2.WRITE, storage_pb2.REPLACE}
+    return io.kind in {storage_pb2.WRITE, storage_pb2.REPLACE, storage_pb2.MERGE}
 
 
 def check_update(io: storage_pb2.WriteIO, data: memoryview) -> None:
@@ -459,6 +460,8 @@ def check_update(io: storage_pb2.WriteIO, data: memoryview) -> None:
         io.chunk_size > CHUNK_SIZE_MAX or io.offset + io.length > io.chunk_size
     ):
         problem = f"[{io.offset}, +{io.length}) lies outside a chunk of {io.chunk_size}"
+    else:
+        problem = runs_problem(io)
     if problem:
         raise FsError(Kind.INVALID_ARGUMENT, problem, f"chunk {io.chunk_id.hex()}")
 

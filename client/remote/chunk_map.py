@@ -7,10 +7,12 @@ are zeros that take room.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from luciole.checksum import block_checksums
 from luciole.client.core.layout import Piece, chain_of, chunk_id, chunks_from, cut, parse_chunk_id
+from luciole.client.core.runs import Run, laid_out
 from luciole.client.remote.chunks import Changed, ChunkClient, PieceIO, do_nothing
 from luciole.proto import meta_pb2, storage_pb2
 from luciole.runtime import Runtime
@@ -109,6 +111,26 @@ class ChunkMap:
                 losses[chain_id] = min(count, losses.get(chain_id, count))
             change += done.allocated_change
         return Changed(losses, change)
+
+    async def merge(
+        self, inode: meta_pb2.Inode, runs: Sequence[Run], *,
+        check: Callable[[], None] = do_nothing,
+    ) -> Changed:
+        """Writes runs of one chunk, in order and apart, as one update; what lies between stays.
+
+        `check` as for `ChunkClient.update`. Raises FsError.
+        """
+        data = laid_out(runs)
+        size = inode.layout.chunk_size
+        index, offset = divmod(runs[0].offset, size)
+        places = [(run.offset - runs[0].offset, len(run.data)) for run in runs]
+        message = storage_pb2.WriteIO(
+            chunk_id=chunk_id(inode.inode_id, index), chunk_size=size, kind=storage_pb2.MERGE,
+            offset=offset, length=len(data), checksums=block_checksums(offset, data),
+            runs=[number for place in places for number in place])
+        chain_id = chain_of(inode.layout, self._chunks.table_of(inode.layout), index)
+        return await self._chunks.update(
+            [PieceIO(Piece(index, offset, len(data), 0), data, message, chain_id)], check=check)
 
     @staticmethod
     def copyable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.messages import Request, Validity
 from luciole.client.fuse.direct.protocol import Opcode
 from luciole.client.handles import OpenFlags
+from luciole.client.remote.chunks import Changed, ChunkClient, PieceIO
 from luciole.proto import common_pb2
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import MemoryCluster
@@ -33,8 +35,9 @@ class Mount:
         self.operations = cluster.client(b"a test of drops.", None)
         self.meanwhile: Callable[[], None] = lambda: None
         self.drops = Drops(self.operations, self._invalidate)
-        self._dispatcher = Dispatcher(Context(
-            self.operations, Validity.of(1.0, 1.0), Validity.of(1.0, 1.0), self.drops))
+        self.context = Context(
+            self.operations, Validity.of(1.0, 1.0), Validity.of(1.0, 1.0), self.drops)
+        self._dispatcher = Dispatcher(self.context)
         self.handle, inode = drive(self.operations.create(WHO, 1, b"f", 0o644, flags=BOTH))
         self.node = inode.inode_id
         drive(self.operations.write(self.handle, 0, memoryview(b"o" * SIZE)))
@@ -120,10 +123,34 @@ def test_a_read_finds_what_is_staged_and_what_was_written_since(mount: Mount) ->
 
     def meanwhile() -> None:
         mount.write(4096, b"m" * 4096, cached=True)
-        found.append([piece.data for piece in mount.drops.staged(mount.node)])
+        found.append([piece.run.data for piece in mount.drops.staged(mount.node)])
         mount.write(4096, b"n" * 10, cached=False)
-        found.append([piece.data for piece in mount.drops.staged(mount.node)])
+        found.append([piece.run.data for piece in mount.drops.staged(mount.node)])
 
     mount.meanwhile = meanwhile
     mount.drops.drop(mount.node)
     assert found == [[b"m" * 4096], []]
+
+
+def test_many_short_stores_of_two_pages_are_one_update(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates: list[int] = []
+    update = ChunkClient.update
+
+    async def counted(self: ChunkClient, pieces: list[PieceIO], **options: Any) -> Changed:
+        updates.append(len(pieces))
+        return await update(self, pieces, **options)
+
+    mount.context.twins.begin(mount.node)
+    page = bytearray(b"o" * 8192)
+    mount.context.twins.given(mount.node, 8192, memoryview(page), 8192)
+    other, _ = drive(mount.operations.open(WHO, mount.node, BOTH))
+    drive(mount.operations.write(other, 8193, memoryview(b"other")))
+    drive(mount.operations.flush(other))
+    monkeypatch.setattr(ChunkClient, "update", counted)
+    page[::8] = b"s" * 1024
+    mount.write(8192, bytes(page), cached=True)
+    assert updates == [1]
+    page[1:6] = b"other"
+    assert mount.content() == b"o" * 8192 + bytes(page) + b"o" * (SIZE - 16384)

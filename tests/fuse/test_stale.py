@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from luciole.client.core.runs import Run
 from luciole.client.fuse.direct.drops import Stored, lay_over
 from luciole.client.fuse.direct.messages import Request
 from luciole.client.fuse.direct.protocol import IN_HEADER, Opcode
@@ -42,5 +43,6 @@ def test_what_has_no_path_is_told_the_truth() -> None:
 def test_staged_bytes_are_laid_over_what_was_read() -> None:
     data = bytearray(b"0123456789")
     lay_over(memoryview(data), 100, [
-        Stored(1, 98, b"abcd"), Stored(1, 104, b"x"), Stored(1, 109, b"yz"), Stored(1, 110, b"q")])
+        Stored(1, Run(98, b"abcd")), Stored(1, Run(104, b"x")), Stored(1, Run(109, b"yz")),
+        Stored(1, Run(110, b"q"))])
     assert data == b"cd23x5678y"

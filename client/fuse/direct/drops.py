@@ -6,9 +6,9 @@ beginning, on which readers act at once. Pages lose that order. It is kept as fa
 
 - Whatever else this mount has written is with the metadata service before stored bytes leave.
 - What comes back while a file's pages are taken away is staged. The kernel hands pages in from
-  the first to the last; they leave from the last byte to the first. So when something becomes
-  visible, all that lies behind it in the file is as new, and what is published by a header is
-  there before it.
+  the first to the last; they leave from the last byte to the first, neighbours at once. So when
+  something becomes visible, all that lies behind it in the file is as new, and what is published
+  by a header is there before it.
 
 The kernel takes a staged page for written. So whatever it asks next of the file, but for reads, has
 those leave first (`settle`): a write or a cut would come before them, a close take their handle.
@@ -25,6 +25,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from luciole.client.core.runs import Run
 from luciole.client.fuse.direct.lengths import Lengths
 from luciole.client.operations import Operations
 from luciole.errors import FsError
@@ -36,11 +37,10 @@ LOCKS = 64  # files share them by their number
 
 
 class Stored(NamedTuple):
-    """Bytes that a process stored into a mapping."""
+    """Bytes that a process stored into a mapping, and the handle that the kernel names."""
 
     handle: int
-    offset: int
-    data: bytes
+    run: Run
 
 
 class _Staging:
@@ -119,9 +119,8 @@ class Drops:
     async def show(self, inode_id: int, pieces: list[Stored]) -> None:
         """Writes, the last first, after everything else of this mount. Raises FsError."""
         await self._operations.publish(but=inode_id)
-        for piece in reversed(pieces):
-            await self._operations.write_stored(
-                inode_id, piece.handle, piece.offset, memoryview(piece.data))
+        await self._operations.write_stored(
+            inode_id, pieces[0].handle, [piece.run for piece in pieces])
 
     def stage(self, inode_id: int, pieces: list[Stored]) -> bool:
         """Keeps what a page came back with until all have; False if the file is not dropped."""
@@ -143,9 +142,8 @@ class Drops:
 
 def lay_over(data: memoryview, offset: int, pieces: list[Stored]) -> None:
     """Puts into what was read at `offset` the bytes that were staged when the read began."""
-    for piece in pieces:
-        begin = max(offset, piece.offset)
-        end = min(offset + len(data), piece.offset + len(piece.data))
+    for _, run in pieces:
+        begin = max(offset, run.offset)
+        end = min(offset + len(data), run.end)
         if begin < end:
-            data[begin - offset : end - offset] = piece.data[
-                begin - piece.offset : end - piece.offset]
+            data[begin - offset : end - offset] = run.data[begin - run.offset : end - run.offset]

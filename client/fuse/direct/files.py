@@ -10,6 +10,7 @@ import os
 import stat
 
 from luciole.client.core.layout import file_bytes_max
+from luciole.client.core.runs import Run
 from luciole.client.fuse.attributes import open_flags
 from luciole.client.fuse.direct import messages, protocol
 from luciole.client.fuse.direct.context import Context
@@ -106,7 +107,7 @@ async def write(context: Context, request: Request) -> bytes:
         data = data.toreadonly()
     # Pages of a mapping have their place, also in a file that was opened to append.
     if flags & protocol.WRITE_CACHE:
-        stored = [Stored(handle, offset + begin, bytes(data[begin:end]))
+        stored = [Stored(handle, Run(offset + begin, bytes(data[begin:end])))
                   for begin, end in context.twins.differences(request.node, offset, data)]
         if not context.drops.stage(request.node, stored) and stored:
             await context.drops.show(request.node, stored)

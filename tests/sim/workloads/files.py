@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import trio
 
+from luciole.client.core.runs import Run
 from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
 from luciole.errors import FsError, Kind
@@ -148,7 +149,7 @@ class Files:
     def __init__(self, world: World, *, durable: bool, cuts: bool) -> None:
         self._world = world
         self._durable = durable
-        self._kinds = ["write", "write", "write", "append", "read", "punch"]
+        self._kinds = ["write", "write", "write", "append", "read", "punch", "store"]
         self._kinds += ["cut"] if cuts else []
         self._chance = world.draw("files")
         self._files: list[File] = []
@@ -275,6 +276,9 @@ class Files:
                 return
         kind = "write" if kind == "append" else kind
         op = (kind, first, end, self._stamp)
+        if kind == "store":
+            await self._store(session, op)
+            return
         pending.append(op)
         if kind == "write":
             data = memoryview(image(self._stamp) * (end - first))
@@ -288,6 +292,17 @@ class Files:
             await timed(self._world, client, f"cuts {file.name!r} to {first}",
                         operations.truncate(CREDENTIAL, file.inode_id, first * CELL, handle),
                         calls=PATIENCE)
+
+    async def _store(self, session: Session, op: Op) -> None:
+        """Every other cell of a range, as a mapping would be written back."""
+        client, operations, file, handle, pending = session
+        _, first, end, stamp = op
+        pending += [("write", cell, cell + 1, stamp) for cell in range(first, end, 2)]
+        await timed(
+            self._world, client, f"stores every other cell of {op[1:]} into {file.name!r}",
+            operations.write_stored(file.inode_id, handle, [
+                Run(cell * CELL, image(stamp)) for cell in range(first, end, 2)]),
+            calls=PATIENCE)
 
     async def _read(self, session: Session, first: int, end: int) -> None:
         """Reads and checks; the reader sees what it wrote itself."""
