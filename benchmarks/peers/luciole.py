@@ -24,7 +24,7 @@ class Luciole(Side):
         self._durability = durability
         self._nodes = nodes
         self.survives = {
-            "process": "names: the power; bytes: every process; fsync: the power",
+            "process": "names and bytes: every process; fsync: the power",
             "power": "the power",
         }[durability]
 
