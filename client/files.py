@@ -204,8 +204,8 @@ class OpenFile(ReportedFile):
                 if not is_inline(self.inode):
                     await self._leave_head()
                 await self._buffer.drain()
+                self._note_written(end)  # a part may be there also if it fails
                 await self._merge(runs[inside:])
-                self._note_written(end)
 
     async def _merge(self, runs: Sequence[Run]) -> None:
         try:
@@ -367,6 +367,7 @@ class OpenFile(ReportedFile):
             if not is_inline(self.inode):
                 await self._leave_inline()
             await self._check_quota(handle, offset + count)
+            self._note_written(offset + count)  # a part may be there also if it fails
             if self._map.copyable(source.inode, source_offset, self.inode, offset):
                 try:
                     self._note_changed(await self._map.copy(
@@ -379,7 +380,6 @@ class OpenFile(ReportedFile):
                     piece = memoryview(bytearray(min(COPY_STEP, count - position)))
                     await self._chunks.read(source.inode, source_offset + position, piece)
                     await self._send(offset + position, piece)
-            self._note_written(offset + count)
         return count
 
     async def _check_quota(self, handle: Handle, end: int) -> None:
