@@ -17,14 +17,15 @@ from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.fuse.memory_cluster import MemoryCluster
 
 WHO = common_pb2.Credential(uid=0, gid=0)
-END = 300_000
+CHUNKS = 4 << 20  # whole ones, whatever their size
+END = CHUNKS + 20_000
 Update = Callable[[Operations, int, int], Awaitable[object]]
 
 UPDATES: dict[str, Update] = {
     "merge": lambda operations, inode_id, handle: operations.write_stored(
         inode_id, handle, [Run(END - 100, b"a"), Run(END - 1, b"b")]),
     "copy": lambda operations, inode_id, handle: operations.copy_range(
-        handle, 10_000, handle, END - 20_000, 20_000),
+        handle, 10_000, handle, CHUNKS + 10_000, 10_000),
 }
 
 
