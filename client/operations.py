@@ -20,6 +20,7 @@ from luciole.client.endings import Endings
 from luciole.client.files import OpenFile
 from luciole.client.handles import Fresh, Handle, OpenFlags
 from luciole.client.holding import register
+from luciole.client.known_names import KnownNames
 from luciole.client.listing import DirectoryHandle
 from luciole.client.locks import Locks, Waiting
 from luciole.client.parents import Parents
@@ -53,9 +54,10 @@ class Operations:
         believe_seconds: float = 0.0,
         spawn: Spawn | None = None,
     ) -> None:
-        self.parents = Parents(runtime, meta, believe_seconds=believe_seconds)
+        self.names = KnownNames()
+        self.parents = Parents(runtime, meta, self.names, believe_seconds=believe_seconds)
         self.xattrs = ExtendedAttributes(
-            runtime, meta, believe_seconds=believe_seconds, changing=self.parents.forget)
+            runtime, meta, believe_seconds=believe_seconds, changing=self._changing)
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
@@ -87,6 +89,7 @@ class Operations:
 
     def forget(self, inode_ids: Sequence[int]) -> None:
         """Others changed these."""
+        self.names.forget(inode_ids)
         self.parents.forget(inode_ids)
         self.xattrs.forget(inode_ids)
         with self._guard:
@@ -94,6 +97,17 @@ class Operations:
             files = [self._files[inode_id] for inode_id in inode_ids if inode_id in self._files]
         for file in files:
             file.forget_content()
+
+    def forget_all(self) -> None:
+        """Others may have changed anything."""
+        self.names.forget_all()
+        self.parents.forget_all()
+        self.forget(self.open_files())
+
+    def _changing(self, inode_ids: Sequence[int]) -> None:
+        """This client changes the attributes of these: called before, and after."""
+        self.names.changed(inode_ids)
+        self.parents.forget(inode_ids)
 
     async def _shown(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode as this client sees it: what it wrote counts at once, also behind a cut."""
@@ -107,12 +121,42 @@ class Operations:
     # Names.
 
     async def lookup(
-        self, credential: common_pb2.Credential, parent: int, name: bytes
+        self, credential: common_pb2.Credential, parent: int, name: bytes, *,
+        believe: bool = False,
     ) -> meta_pb2.Inode:
-        """The inode behind a name."""
-        reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
-            credential=credential, parent=parent, name=name))
-        return await self._shown(reply.inode)
+        """The inode behind a name.
+
+        Args: believe: what is known counts, as others' changes are told.
+        """
+        known = self.names.find(credential, parent, name) if believe else None
+        if known is None:
+            reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
+                credential=credential, parent=parent, name=name))
+            if believe:
+                await self._look_ahead(credential, parent, name)
+            return await self._shown(reply.inode)
+        if known.inode is None:
+            raise FsError(Kind.NOT_FOUND, "no such entry", repr(name))
+        return await self._shown(known.inode)
+
+    async def _look_ahead(
+        self, credential: common_pb2.Credential, parent: int, name: bytes
+    ) -> None:
+        """Fetches what is likely to be asked for after `name`, if anything is."""
+        limit = self.names.ahead_of(parent)
+        if not limit:
+            return
+        with self.names.inquiry() as inquiry:
+            try:
+                page = await self._meta.ask(services.META_READ_DIR, meta_pb2.ReadDirRequest(
+                    credential=credential, inode_id=parent, after=name, limit=limit,
+                    with_inodes=True))
+            except FsError:
+                return  # perhaps they may not list it: they ask one by one
+            # What is open here changes without a word.
+            self.names.learn(credential, parent, [
+                entry for entry in page.entries if entry.inode.inode_id not in self._files],
+                inquiry)
 
     async def getattr(self, inode_id: int) -> meta_pb2.Inode:
         """The attributes of an inode."""
@@ -130,15 +174,18 @@ class Operations:
     ) -> meta_pb2.Inode:
         """Changes the length if given, then whatever else `request` names."""
         inode = None
-        self.parents.forget([request.inode_id])
-        if length is not None:
-            inode = await self.truncate(request.credential, request.inode_id, length, handle)
-        if _names_anything(request):
-            file = self._files.get(request.inode_id)
-            if file is not None:
-                inode = await file.set_attributes(self._writer(request.inode_id), request)
-            else:
-                inode = (await self._meta.change(services.META_SET_ATTR, request)).inode
+        self._changing([request.inode_id])
+        try:
+            if length is not None:
+                inode = await self.truncate(request.credential, request.inode_id, length, handle)
+            if _names_anything(request):
+                file = self._files.get(request.inode_id)
+                if file is not None:
+                    inode = await file.set_attributes(self._writer(request.inode_id), request)
+                else:
+                    inode = (await self._meta.change(services.META_SET_ATTR, request)).inode
+        finally:
+            self._changing([request.inode_id])
         if inode is None:
             return await self.getattr(request.inode_id)
         return self._overlay(inode)
@@ -150,10 +197,13 @@ class Operations:
         request = meta_pb2.TruncateRequest(
             credential=credential, inode_id=inode_id, length=length)
         file = self._files.get(inode_id)
-        if file is None:
-            return (await self._meta.change(services.META_TRUNCATE, request)).inode
-        known = self._handles.get(handle)
-        return await file.truncate(request, known if known and known.writable else None)
+        try:
+            if file is None:
+                return (await self._meta.change(services.META_TRUNCATE, request)).inode
+            known = self._handles.get(handle)
+            return await file.truncate(request, known if known and known.writable else None)
+        finally:
+            self.names.changed([inode_id])
 
     def _writer(self, inode_id: int) -> Handle | None:
         """A handle of this client that may write the file."""
@@ -167,8 +217,11 @@ class Operations:
         *, umask: int = 0,
     ) -> meta_pb2.Inode:
         """Makes a directory. `umask` is left to a default access control list, if there is one."""
-        return (await self.parents.change(services.META_MAKE_DIR, meta_pb2.MakeDirRequest(
-            credential=credential, parent=parent, name=name, mode=mode, umask=umask))).inode
+        with self.names.inquiry() as inquiry:
+            inode = (await self.parents.change(services.META_MAKE_DIR, meta_pb2.MakeDirRequest(
+                credential=credential, parent=parent, name=name, mode=mode, umask=umask))).inode
+            self.names.made(credential, inode.inode_id, inquiry)
+        return inode
 
     async def make_node(self, request: meta_pb2.MakeNodeRequest) -> meta_pb2.Inode:
         """Makes a fifo, a socket or a device."""
@@ -260,9 +313,12 @@ class Operations:
     async def _open_remote(
         self, credential: common_pb2.Credential, inode_id: int, flags: OpenFlags, session: bytes
     ) -> meta_pb2.Inode:
-        return (await self._meta.change(services.META_OPEN, meta_pb2.OpenRequest(
-            credential=credential, inode_id=inode_id, read=flags.read, write=flags.write,
-            truncate=flags.truncate, session_id=session))).inode
+        try:
+            return (await self._meta.change(services.META_OPEN, meta_pb2.OpenRequest(
+                credential=credential, inode_id=inode_id, read=flags.read, write=flags.write,
+                truncate=flags.truncate, session_id=session))).inode
+        finally:
+            self.names.changed([inode_id])
 
     def _new_handle(
         self, inode: meta_pb2.Inode, flags: OpenFlags, session_id: bytes
@@ -422,6 +478,8 @@ class Operations:
             await self._release_locks(handle)
             with self._guard:
                 self._drop(known, file, told=told)
+            if known.writable:
+                self.names.changed([known.inode_id])
 
     async def _release_locks(self, handle: int) -> None:
         """Nobody hears of a failure here; it is tried again later."""

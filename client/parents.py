@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable
 from typing import TypeVar
 
+from luciole.client.known_names import KnownNames
 from luciole.client.remote.meta import MetaClient
 from luciole.proto import meta_pb2
 from luciole.proto.method import Method
@@ -35,7 +36,11 @@ ReplyT = TypeVar(
 class Parents:
     """Changes of directories through one client."""
 
-    def __init__(self, runtime: Runtime, meta: MetaClient, *, believe_seconds: float) -> None:
+    def __init__(
+        self, runtime: Runtime, meta: MetaClient, names: KnownNames, *, believe_seconds: float
+    ) -> None:
+        """`names` is told of all changes."""
+        self._names = names
         self._runtime = runtime
         self._meta = meta
         self._believe_seconds = believe_seconds
@@ -46,7 +51,12 @@ class Parents:
     async def change(self, method: Method[RequestT, ReplyT], request: RequestT) -> ReplyT:
         """As `MetaClient.change`, for calls that change entries of directories."""
         news = self._begin(request)
-        reply = await self._meta.change(method, request)
+        try:
+            reply = await self._meta.change(method, request)
+        except BaseException:
+            self._tell_names(request)  # it may have been done
+            raise
+        self._tell_names(request, reply)
         # A directory that was itself moved or removed is another than it was as a parent.
         others = [reply.inode]
         if isinstance(reply, meta_pb2.RenameReply):
@@ -57,6 +67,23 @@ class Parents:
         if moved:
             self.forget(moved)
         return reply
+
+    def _tell_names(
+        self, request: RequestT, reply: meta_pb2.CreateReply | meta_pb2.InodeReply |
+        meta_pb2.RemoveReply | meta_pb2.RenameReply | None = None,
+    ) -> None:
+        touched = [request.parent]
+        if reply is not None and not isinstance(request, meta_pb2.MakeDirRequest):
+            touched.append(reply.inode.inode_id)
+        self._names.changed_name(request.parent, request.name, gone=isinstance(
+            reply, meta_pb2.RemoveReply))
+        if isinstance(request, meta_pb2.RenameRequest):
+            # One of two names of one file stays, so the old name is not said to be gone.
+            touched.append(request.new_parent)
+            self._names.changed_name(request.new_parent, request.new_name)
+            if isinstance(reply, meta_pb2.RenameReply):
+                touched.append(reply.replaced.inode_id)
+        self._names.changed(touched)
 
     def _begin(self, request: RequestT) -> int:
         with self._guard:

@@ -95,8 +95,7 @@ class Client:
             self.caches.forget(change)
 
     def _lost(self) -> None:
-        self.operations.parents.forget_all()
-        self.operations.forget(self.operations.open_files())
+        self.operations.forget_all()
         if self.caches is not None:
             self.caches.forget_all(self.operations.open_files())
 

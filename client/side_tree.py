@@ -76,21 +76,23 @@ class OperationsWithTree(Operations):
         super().__init__(
             runtime, meta, chunks, packed, write_limit=write_limit, hold_seconds=hold_seconds,
             believe_seconds=believe_seconds, spawn=spawn)
-        self.xattrs = _Attributes(runtime, meta, believe_seconds=believe_seconds)
+        self.xattrs = _Attributes(
+            runtime, meta, believe_seconds=believe_seconds, changing=self._changing)
         self._tree = tree
         self._opened: dict[int, tuple[int, Read]] = {}  # handle -> length, how it is read
 
     # Names.
 
     async def lookup(
-        self, credential: common_pb2.Credential, parent: int, name: bytes
+        self, credential: common_pb2.Credential, parent: int, name: bytes, *,
+        believe: bool = False,
     ) -> meta_pb2.Inode:
         """As `Operations.lookup`."""
         if parent >= FIRST:
             return await self._tree.lookup(parent, name)
         if name == NAME and parent == ROOT_ID:
             return await self._tree.inode(FIRST)
-        return await super().lookup(credential, parent, name)
+        return await super().lookup(credential, parent, name, believe=believe)
 
     async def getattr(self, inode_id: int) -> meta_pb2.Inode:
         """As `Operations.getattr`."""

@@ -9,7 +9,8 @@ table.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from luciole.client.remote.meta import MetaClient
@@ -43,9 +44,9 @@ class ExtendedAttributes:
 
     def __init__(
         self, runtime: Runtime, meta: MetaClient, *, believe_seconds: float,
-        changing: Callable[[list[int]], None] = lambda inode_ids: None,
+        changing: Callable[[Sequence[int]], None] = lambda inode_ids: None,
     ) -> None:
-        """`changing` is told of inodes that are about to be changed."""
+        """`changing` is told of inodes that are about to be changed, and of the same after it."""
         self._changing = changing
         self._runtime = runtime
         self._meta = meta
@@ -97,13 +98,22 @@ class ExtendedAttributes:
 
     async def set(self, request: meta_pb2.SetXattrRequest) -> None:
         """Makes or replaces one."""
-        self._changing([request.inode_id])
-        self.seen((await self._meta.change(services.META_SET_XATTR, request)).inode)
+        with self._told([request.inode_id]):
+            self.seen((await self._meta.change(services.META_SET_XATTR, request)).inode)
+
+    @contextmanager
+    def _told(self, inode_ids: Sequence[int]) -> Iterator[None]:
+        self._changing(inode_ids)
+        try:
+            yield
+        finally:
+            self._changing(inode_ids)
 
     async def remove(
         self, credential: common_pb2.Credential, inode_id: int, name: bytes
     ) -> None:
         """Removes one. Raises FsError NO_ATTRIBUTE when it is not there."""
-        self._changing([inode_id])
-        self.seen((await self._meta.change(services.META_REMOVE_XATTR, meta_pb2.RemoveXattrRequest(
-            credential=credential, inode_id=inode_id, name=name))).inode)
+        with self._told([inode_id]):
+            self.seen((await self._meta.change(
+                services.META_REMOVE_XATTR, meta_pb2.RemoveXattrRequest(
+                    credential=credential, inode_id=inode_id, name=name))).inode)

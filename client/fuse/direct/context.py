@@ -83,6 +83,13 @@ class Context:
                 return taken
         return await self.operations.getattr(inode_id)
 
+    async def lookup(
+        self, who: common_pb2.Credential, parent: int, name: bytes
+    ) -> meta_pb2.Inode:
+        """What is behind a name, also from what is known if others' changes are told."""
+        believe = self.feed is not None and self.feed.live
+        return await self.operations.lookup(who, parent, name, believe=believe)
+
     async def lengthen(self, inode_id: int, handle: int, end: int) -> None:
         """The kernel takes a file to have `end` bytes at least. Raises FsError.
 

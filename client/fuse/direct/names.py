@@ -36,7 +36,7 @@ async def lookup(context: Context, request: Request) -> bytes:
     else:
         try:
             inode = await context.as_caller(
-                request, lambda who: context.operations.lookup(who, request.node, name))
+                request, lambda who: context.lookup(who, request.node, name))
         except FsError as failure:
             # Nobody tells of what comes into the side tree.
             if (failure.kind != Kind.NOT_FOUND or context.feed is None
