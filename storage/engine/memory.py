@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
+from luciole.proto.services import FileRange
 from luciole.storage.engine.blockmath import class_bytes
 from luciole.storage.engine.content import place_of
 from luciole.storage.engine.engine import BlockEngine, Durability
@@ -97,6 +98,10 @@ class MemoryDisk:
             view[: len(piece)] = piece
             position += len(piece)
         return position
+
+    def locate_cached(self, block: Block, offset: int, size: int) -> FileRange | None:
+        """Nothing here lies in a file."""
+        return None
 
     def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end."""
