@@ -146,12 +146,14 @@ class MemoryDisk:
 
 
 class MemoryEngine(BlockEngine):
-    """`ChunkEngine` in memory.
+    """`ChunkEngine` in memory, on a `disk_type`.
 
     Args:
         capacity: size of the disk in bytes.
         quota, durability: as of FileEngine.
     """
+
+    disk_type = MemoryDisk
 
     def __init__(
         self,
@@ -162,7 +164,7 @@ class MemoryEngine(BlockEngine):
         content_id: int = 1,
     ) -> None:
         self._memory_store = MemoryStore()
-        self._memory_disk = MemoryDisk(capacity)
+        self._memory_disk = self.disk_type(capacity)
         super().__init__(
             self._memory_store, self._memory_disk, durability=durability, quota=quota, reserve=0,
             content_id=content_id,

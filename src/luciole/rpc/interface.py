@@ -137,7 +137,7 @@ class ServerCall:
 
     def reply_parts(self, parts: Sequence[Buffer | FileRange]) -> None:
         """As `Call.reply_parts`."""
-        if FileRange not in map(type, parts):
+        if not any(isinstance(part, FileRange) for part in parts):
             self.reply_payload(cast("Sequence[Buffer]", parts))
             return
         assert self.takes_files, "this transport sends no files"
