@@ -92,7 +92,7 @@ class ChunkClient:
         self._channels = Channels(client_id)
         self._attempt_seconds = attempt_seconds
         self._total_seconds = total_seconds
-        self._turn = runtime.entropy.below(1 << 16)
+        self._turns: dict[int, int] = {}  # chain -> reads so far
 
     def table_of(self, layout: meta_pb2.Layout) -> mgmtd_pb2.ChainTable:
         """The chains that files of a layout lie on."""
@@ -214,9 +214,14 @@ class ChunkClient:
         if not serving:
             return head(table.chain(piece.chain_id))  # raises, naming the chain
         fresh = [target for target in serving if target not in piece.failed_targets]
-        self._turn += 1
         candidates = fresh or serving
-        return candidates[self._turn % len(candidates)]
+        # Each chain has turns of its own: a file's chunks take turns among chains, and in step
+        # with them one count for all would lead every read of a scan to the same node.
+        turn = self._turns.get(piece.chain_id)
+        if turn is None:
+            turn = self._runtime.entropy.below(1 << 16)
+        self._turns[piece.chain_id] = turn + 1
+        return candidates[turn % len(candidates)]
 
     async def _send_reads(
         self, node: mgmtd_pb2.Node, batch: list[PieceIO], timeout: float
