@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 REPEATED = {"write", "forward"}
 QUIET = {"heartbeat", "probe", "get_routing", "extend_client_session", "list_client_sessions"}
 LONG_DELAY_S = 2.0
-FILES_S = 2.0  # until a reply has left that has parts of files
 
 
 @dataclass
@@ -42,6 +41,7 @@ class Weather:
     delay: float = 0.002
     loss: float = 0.0
     repeat: float = 0.0
+    files: float = 0.0  # seconds, at most, until a reply has left that has parts of files
     straggle: float = 0.0  # a letter takes up to two seconds
     cut: set[tuple[int, int]] = field(default_factory=set)  # (from, to)
     slow: dict[int, float] = field(default_factory=dict)  # process -> seconds more each way
@@ -175,7 +175,7 @@ class Wire:
             data = b"".join(call.response)
             if call.with_files:
                 # Files are read while they are sent: what they hold may have changed by then.
-                await trio.sleep(self._chance.random() * FILES_S)
+                await trio.sleep(self._chance.random() * self.weather.files)
                 data = b"".join(part.content() if isinstance(part, SimRange) else bytes(part)
                                 for part in call.with_files)
                 self.files_sent += 1
