@@ -7,7 +7,7 @@ messages of the .proto files. A transport binds them through the `Service` value
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -17,6 +17,14 @@ from luciole.proto.method import Method, Service
 Buffer = bytes | bytearray | memoryview
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
+
+
+class FileRange(NamedTuple):
+    """Bytes of an open file, which stays open until the reply has left."""
+
+    file: int  # descriptor
+    position: int
+    size: int
 
 
 class Call(Protocol):
@@ -48,6 +56,17 @@ class Call(Protocol):
 
     def reply_payload(self, buffers: Sequence[Buffer]) -> None:
         """Sends these buffers, end to end, behind the reply."""
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether the transport sends ranges of files as they are, by `reply_parts`.
+
+        Nobody looks at the bytes then but who receives them. Rooms are buffers of the connection.
+        """
+
+    def reply_parts(self, parts: Sequence[Buffer | FileRange]) -> None:
+        """As `reply_payload`; ranges only if it `takes_files`. A file that ends early breaks the
+        call."""
 
 
 class Caller(Protocol):

@@ -132,20 +132,22 @@ class ForwardReply(_message.Message):
     def __init__(self, result: _Optional[_Union[WriteResult, _Mapping]] = ..., link: _Optional[int] = ...) -> None: ...
 
 class ReadIO(_message.Message):
-    __slots__ = ("chain", "chunk_id", "offset", "length", "relaxed", "version")
+    __slots__ = ("chain", "chunk_id", "offset", "length", "relaxed", "version", "unverified")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     RELAXED_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNVERIFIED_FIELD_NUMBER: _ClassVar[int]
     chain: VersionedChain
     chunk_id: bytes
     offset: int
     length: int
     relaxed: bool
     version: int
-    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., relaxed: _Optional[bool] = ..., version: _Optional[int] = ...) -> None: ...
+    unverified: bool
+    def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., chunk_id: _Optional[bytes] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., relaxed: _Optional[bool] = ..., version: _Optional[int] = ..., unverified: _Optional[bool] = ...) -> None: ...
 
 class ReadResult(_message.Message):
     __slots__ = ("error", "length", "version", "checksums")

@@ -9,7 +9,6 @@ of the caller's buffer, reads are received into slices of it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +25,7 @@ from luciole.client.core.layout import (
     cut,
     parse_chunk_id,
 )
+from luciole.client.remote.channels import Channels
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
 from luciole.errors import FsError, Kind, Retry
@@ -73,37 +73,6 @@ def do_nothing() -> None:
     """A check that nothing fails."""
 
 
-class Channels:
-    """Update channels: each carries one update at a time, with increasing sequence.
-
-    Threads may share them; the lock guards all of it.
-    """
-
-    def __init__(self, client_id: bytes) -> None:
-        self._client_id = client_id
-        self._guard = threading.Lock()
-        self._free: list[int] = []
-        self._made = 0
-        self._sequence = 0
-
-    def take(self) -> storage_pb2.UpdateTag:
-        """A tag for one new update."""
-        with self._guard:
-            if self._free:
-                channel = self._free.pop()
-            else:
-                self._made += 1
-                channel = self._made
-            self._sequence += 1
-            return storage_pb2.UpdateTag(
-                client_id=self._client_id, channel=channel, sequence=self._sequence)
-
-    def give_back(self, tag: storage_pb2.UpdateTag) -> None:
-        """The update is over, well or not."""
-        with self._guard:
-            self._free.append(tag.channel)
-
-
 class ChunkClient:
     """Reads and writes files' chunks on their chains."""
 
@@ -123,7 +92,7 @@ class ChunkClient:
         self._channels = Channels(client_id)
         self._attempt_seconds = attempt_seconds
         self._total_seconds = total_seconds
-        self._turn = runtime.entropy.below(1 << 16)
+        self._turns: dict[int, int] = {}  # chain -> reads so far
 
     def table_of(self, layout: meta_pb2.Layout) -> mgmtd_pb2.ChainTable:
         """The chains that files of a layout lie on."""
@@ -234,7 +203,7 @@ class ChunkClient:
                 piece, buffer[piece.position : piece.position + piece.length],
                 storage_pb2.ReadIO(
                     chunk_id=chunk_id(inode.inode_id, piece.chunk), offset=piece.offset,
-                    length=piece.length),
+                    length=piece.length, unverified=True),
                 chain_of(inode.layout, table, piece.chunk))
             for piece in cut(offset, len(buffer), inode.layout)
         ]
@@ -245,13 +214,34 @@ class ChunkClient:
         if not serving:
             return head(table.chain(piece.chain_id))  # raises, naming the chain
         fresh = [target for target in serving if target not in piece.failed_targets]
-        self._turn += 1
         candidates = fresh or serving
-        return candidates[self._turn % len(candidates)]
+        # Each chain has turns of its own: a file's chunks take turns among chains, and in step
+        # with them one count for all would lead every read of a scan to the same node.
+        turn = self._turns.get(piece.chain_id)
+        if turn is None:
+            turn = self._runtime.entropy.below(1 << 16)
+        self._turns[piece.chain_id] = turn + 1
+        return candidates[turn % len(candidates)]
 
     async def _send_reads(
         self, node: mgmtd_pb2.Node, batch: list[PieceIO], timeout: float
     ) -> None:
+        """Asks a replica; twice for bytes that it had not looked at and that are not right.
+
+        They may lie where others were written meanwhile, or be damaged: then it is to notice.
+        """
+        deadline = self._runtime.clock.now() + timeout
+        try:
+            await self._ask(node, batch, timeout)
+        finally:
+            suspect = [piece for piece in batch if not piece.done and _trust(piece)]
+        again = [piece for piece in suspect
+                 if piece.error is not None and piece.error.kind == Kind.CHECKSUM_MISMATCH]
+        if again:
+            remaining = max(0.001, deadline - self._runtime.clock.now())
+            await _guarded(self._ask, node, again, remaining)
+
+    async def _ask(self, node: mgmtd_pb2.Node, batch: list[PieceIO], timeout: float) -> None:
         request = storage_pb2.ReadRequest()
         for piece in batch:
             assert isinstance(piece.message, storage_pb2.ReadIO)
@@ -545,6 +535,14 @@ def _range(inode_id: int, index: int) -> storage_pb2.ChunkRange:
 def _settle(piece: PieceIO, error: common_pb2.Error | None) -> None:
     piece.error = FsError.from_proto(error) if error else None
     piece.done = error is None
+
+
+def _trust(piece: PieceIO) -> bool:
+    """From now on the replica has to verify what it sends; False: it had to before."""
+    assert isinstance(piece.message, storage_pb2.ReadIO)
+    before = piece.message.unverified
+    piece.message.unverified = False
+    return before
 
 
 async def _guarded(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from luciole.checksum import crc32c
+from luciole.checksum import BLOCK_SIZE, crc32c
 from luciole.client.core.layout import KIND_FILE
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
@@ -23,6 +23,7 @@ from luciole.routing import serving_targets
 from luciole.runtime import Runtime, side_by_side
 
 READS_MAX = 1024  # of one message
+LARGE = BLOCK_SIZE  # bytes of a read, on the average of a message
 BYTES_MAX = 4 << 20  # of one message: more goes side by side
 # What a message more is worth: nodes that work side by side gain time where processors are free.
 MESSAGE_READS = 24 if (os.cpu_count() or 1) > 2 else 64
@@ -91,6 +92,7 @@ class PackedReader:
         self._chunks = chunks
         self._attempt_seconds = attempt_seconds
         self._turn = runtime.entropy.below(1 << 16)
+        self._far: set[int] = set()  # nodes whose last large reply travelled
 
     async def read_one(self, inode: meta_pb2.Inode, offset: int, view: memoryview) -> None:
         """As `ChunkClient.read`, in fewer steps if the bytes lie in one chunk at rest."""
@@ -162,7 +164,7 @@ class PackedReader:
                 nodes = [table.node_of(target) for target in serving_targets(chain)]
             except FsError:
                 nodes = []
-            if not nodes:
+            if not nodes or (self._far and self._better_alone(nodes, reads)):
                 left += reads.owners
                 continue
             first = self._turn % len(nodes)  # of equal ones
@@ -178,6 +180,12 @@ class PackedReader:
                     batches.append(batch)
                 batch.add(chain, part, size)
         return batches
+
+    def _better_alone(self, nodes: list[mgmtd_pb2.Node], reads: Reads) -> bool:
+        """Whether these are large, and nobody has them who reaches our memory: then whoever
+        answers may send files as they are, which goes with `Read` alone."""
+        large = sum(map(len, reads.views)) >= LARGE * len(reads.views)
+        return large and self._far.issuperset(node.node_id for node in nodes)
 
     async def _send(self, batch: Batch) -> list[int]:
         """One message; returns whose reads are left over."""
@@ -205,6 +213,8 @@ class PackedReader:
             lengths = _lengths(reply, sizes)
         except FsError:
             return owners  # they are tried again, with newer routing and other replicas
+        if batch.size >= LARGE * batch.count:
+            (self._far.add if sent else self._far.discard)(batch.node.node_id)
         if not sent and lengths == sizes:
             return []
         checksums = unpack_numbers(reply.checksums) if sent else ()

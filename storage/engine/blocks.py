@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from luciole.errors import FsError, Kind
+from luciole.proto.services import FileRange
 from luciole.storage.engine.blockmath import SIZE_CLASSES, class_bytes
 from luciole.storage.engine.calls import FileCalls, read_all, write_all
 from luciole.storage.engine.direct import DirectFiles, FileKey
@@ -122,6 +123,17 @@ class BlockFiles:
             return read_all(self._calls, descriptor, views, position, done)
         except OSError as failure:
             raise disk_error(failure, self.where(block)) from failure
+
+    def locate_cached(self, block: Block, offset: int, size: int) -> FileRange | None:
+        """Where these bytes are in a file, if the page cache has all of them; else None.
+
+        What is not there is better read by `read`, which knows when to go past the page cache.
+        """
+        descriptor, position = self.locate(block)
+        position += offset
+        if self._calls.cached(descriptor, position, size) < size:
+            return None
+        return FileRange(descriptor, position, size)
 
     def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end at `offset` of the block."""

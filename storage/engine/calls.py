@@ -23,8 +23,9 @@ _COPY_BUFFER_BYTES = 1024 * 1024
 DIRECT_FROM_BYTES = 256 * 1024
 _VIEWS_MAX = 1024  # IOV_MAX of Linux
 _libc = ctypes.CDLL(None, use_errno=True)
+_quick = ctypes.PyDLL(None)  # keeps the interpreter's lock: giving it away takes longer
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-_libc.syscall.argtypes = [
+_quick.syscall.argtypes = [
     ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
 _CACHESTAT = 451  # on every architecture
 
@@ -95,7 +96,7 @@ class FileCalls:
     def cached(self, descriptor: int, position: int, count: int) -> int:
         """How many of these bytes are in the page cache: cachestat(2); 0 before Linux 6.5."""
         asked, found = _Range(position, count), _Cached()
-        done = _libc.syscall(_CACHESTAT, descriptor, ctypes.byref(asked), ctypes.byref(found), 0)
+        done = _quick.syscall(_CACHESTAT, descriptor, ctypes.byref(asked), ctypes.byref(found), 0)
         return 0 if done else min(count, int(found.pages) * mmap.PAGESIZE)
 
     def expect(self, descriptor: int, position: int, count: int) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from luciole.checksum import BLOCK_SIZE
+from luciole.proto.services import FileRange
+from luciole.storage.engine.interface import Located
 from luciole.storage.engine.ports import BlockDisk
 from luciole.storage.engine.records import Block, StoredVersion
 
@@ -68,6 +70,27 @@ def read_content(
         if step < size:
             break
     return count
+
+
+def locate_content(
+    disk: BlockDisk, version: StoredVersion, checksums: Sequence[int], offset: int, size: int
+) -> Located | None:
+    """Where `size` bytes from `offset` lie, short at the end; None: they are to be read.
+
+    Only whole pieces, the last one of the content perhaps short, have `checksums` of their own.
+    """
+    end = min(offset + size, version.length)
+    whole = not offset % BLOCK_SIZE and (not end % BLOCK_SIZE or end == version.length)
+    if not whole or end - offset < BLOCK_SIZE or version.block is None:
+        return None
+    ranges: list[FileRange] = []
+    for place in places(version, offset, end):
+        found = disk.locate_cached(place.block, place.offset, place.end - place.begin)
+        if found is None:
+            return None
+        ranges.append(found)
+    wanted = checksums[offset // BLOCK_SIZE : -(-end // BLOCK_SIZE)]
+    return Located(end - offset, version.number, wanted, ranges)
 
 
 def copy_content(

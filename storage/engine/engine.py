@@ -36,12 +36,13 @@ from luciole.storage.engine.checks import (
     verify_data,
 )
 from luciole.storage.engine.clean import Clean, CleanChunks
-from luciole.storage.engine.content import place_of, read_content
+from luciole.storage.engine.content import locate_content, place_of, read_content
 from luciole.storage.engine.interface import (
     Applied,
     ChannelKey,
     ChunkState,
     CleanRead,
+    Located,
     ReadOutcome,
     Space,
     Update,
@@ -221,6 +222,13 @@ class BlockEngine:
                     continue
             counts.append(self._read_pieces(chunk_id, clean, offset, room))
         return counts
+
+    def locate_clean(self, chunk_id: bytes, offset: int, size: int) -> Located | None:
+        """See ChunkEngine."""
+        clean = self._clean.get(chunk_id) or self._look_up(chunk_id)
+        if clean is None:
+            return None
+        return locate_content(self._disk, clean.version, clean.checksums, offset, size)
 
     def _read_pieces(
         self, chunk_id: bytes, clean: Clean, offset: int, room: memoryview

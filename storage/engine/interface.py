@@ -12,9 +12,11 @@ block and never suspend (luciole/runtime.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
+
+from luciole.proto.services import FileRange
 
 CHECKSUM_BLOCK = 64 * 1024
 CHUNK_SIZE_MIN = 64 * 1024
@@ -91,8 +93,25 @@ class ReadOutcome(msgspec.Struct, frozen=True):
     checksums: tuple[int, ...]
 
 
+class Located(NamedTuple):
+    """Where a part of a chunk lies, unread."""
+
+    length: int
+    version: int
+    checksums: Sequence[int]  # as they are stored, of each 64 KiB
+    ranges: Sequence[FileRange]
+
+
 class ChunkEngine(Protocol):
     """One target's chunks."""
+
+    def locate_clean(self, chunk_id: bytes, offset: int, size: int) -> Located | None:
+        """Where a part of a chunk lies that has no pending version, short where the chunk ends.
+
+        Only for whole 64 KiB blocks, the chunk's last one perhaps short, that are in memory
+        already. None: `read` it. Nobody has verified what lies there, and the place may be used
+        for other bytes at any moment: whoever receives them is to compare the checksums.
+        """
 
     def read_clean(
         self, reads: Sequence[CleanRead], rooms: Sequence[memoryview]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
+from luciole.proto.services import FileRange
 from luciole.storage.engine.blockmath import class_bytes
 from luciole.storage.engine.content import place_of
 from luciole.storage.engine.engine import BlockEngine, Durability
@@ -98,6 +99,10 @@ class MemoryDisk:
             position += len(piece)
         return position
 
+    def locate_cached(self, block: Block, offset: int, size: int) -> FileRange | None:
+        """Nothing here lies in a file."""
+        return None
+
     def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end."""
         content = self._blocks[block]
@@ -141,12 +146,14 @@ class MemoryDisk:
 
 
 class MemoryEngine(BlockEngine):
-    """`ChunkEngine` in memory.
+    """`ChunkEngine` in memory, on a `disk_type`.
 
     Args:
         capacity: size of the disk in bytes.
         quota, durability: as of FileEngine.
     """
+
+    disk_type = MemoryDisk
 
     def __init__(
         self,
@@ -157,7 +164,7 @@ class MemoryEngine(BlockEngine):
         content_id: int = 1,
     ) -> None:
         self._memory_store = MemoryStore()
-        self._memory_disk = MemoryDisk(capacity)
+        self._memory_disk = self.disk_type(capacity)
         super().__init__(
             self._memory_store, self._memory_disk, durability=durability, quota=quota, reserve=0,
             content_id=content_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from luciole.proto.services import FileRange
 from luciole.storage.engine.records import Block
 
 
@@ -64,6 +65,9 @@ class BlockDisk(Protocol):
 
     def read(self, block: Block, offset: int, views: Sequence[memoryview]) -> int:
         """Fills `views` from `offset` of the block. Returns bytes read: fewer only at file end."""
+
+    def locate_cached(self, block: Block, offset: int, size: int) -> FileRange | None:
+        """Where these bytes are in a file, if they are in memory already; else None."""
 
     def write(self, block: Block, offset: int, views: Sequence[memoryview]) -> None:
         """Writes `views` end to end at `offset` of the block."""

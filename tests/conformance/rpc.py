@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -17,8 +19,10 @@ from luciole.proto.services import (
     META,
     STORAGE,
     STORAGE_SYNC_DONE,
+    Buffer,
     Call,
     Caller,
+    FileRange,
     MetaStub,
     StorageStub,
 )
@@ -56,6 +60,9 @@ class StorageHandler:
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         self.stored = b""
+        self.file = os.memfd_create("stored", os.MFD_CLOEXEC)
+        weakref.finalize(self, os.close, self.file)
+        self.files_sent = 0
         self.calls = 0
         self.deadline = 0.0
         self.entered = threading.Event()
@@ -74,6 +81,8 @@ class StorageHandler:
     async def read(self, request: storage_pb2.ReadRequest, call: Call) -> storage_pb2.ReadReply:
         if request.ios and request.ios[0].relaxed:
             return self._read_into_rooms(request, call)
+        if request.ios and request.ios[0].unverified:
+            return self._read_from_file(request, call)
         pieces = [memoryview(self.stored)[io.offset : io.offset + io.length] for io in request.ios]
         call.reply_payload(pieces)
         return storage_pb2.ReadReply(
@@ -91,6 +100,25 @@ class StorageHandler:
             parts.append(room[: len(found)])
             reply.results.append(storage_pb2.ReadResult(length=len(found)))
         call.reply_payload(parts)
+        return reply
+
+    def _read_from_file(
+        self, request: storage_pb2.ReadRequest, call: Call
+    ) -> storage_pb2.ReadReply:
+        """Every part but the second out of a file, if the transport sends files."""
+        reply = storage_pb2.ReadReply()
+        parts: list[Buffer | FileRange] = []
+        if call.takes_files:
+            os.ftruncate(self.file, 0)
+            os.pwrite(self.file, self.stored, 0)
+            self.files_sent += 1
+        for index, io in enumerate(request.ios):
+            if call.takes_files and index != 1:
+                parts.append(FileRange(self.file, io.offset, io.length))
+            else:
+                parts.append(self.stored[io.offset : io.offset + io.length])
+            reply.results.append(storage_pb2.ReadResult(length=io.length))
+        call.reply_parts(parts)
         return reply
 
     async def forward(
@@ -138,6 +166,7 @@ class Binding(Protocol):
     """How the suite reaches one binding."""
 
     remote: bool  # there is a peer that can die
+    sends_files: bool
 
     def serve(self, services: Services, port: int = 0) -> tuple[Served, int]:
         """Starts a server of cluster CLUSTER; returns it and its port."""
@@ -254,6 +283,33 @@ class RpcConformance:
                     assert bytes(room[: len(part)]) == part
 
         self.binding.run(port, body)
+        region.close()
+
+    @pytest.mark.parametrize("shared", [True, False])
+    @pytest.mark.parametrize("sizes", [
+        [1 << 20], [65536, 100, 65537], [0, 3, 0], [5 << 20, 0, 3 << 20], [70_000] * 40])
+    def test_parts_of_a_reply_that_lie_in_files(
+        self, port: int, handler: StorageHandler, sizes: list[int], shared: bool
+    ) -> None:
+        whole = sum(sizes)
+        handler.stored = pattern(whole + 77)
+        begins = list(itertools.accumulate(sizes, initial=77))
+        ios = [storage_pb2.ReadIO(offset=begin, length=size, unverified=True)
+               for begin, size in zip(begins, sizes, strict=False)]
+        region = Region(whole)
+        memory = region.view if shared else memoryview(bytearray(whole))
+
+        async def body(caller: Caller, runtime: Runtime) -> None:
+            for _ in range(2):
+                memory[:] = bytes(whole)
+                await StorageStub(caller).read(
+                    storage_pb2.ReadRequest(ios=ios), sink=lambda _: [memory[:whole]])
+                assert memory == handler.stored[77 : 77 + whole]
+            # The connection is as good as before for small replies.
+            await MetaStub(caller).lookup(meta_pb2.LookupRequest(name=b"x"))
+
+        self.binding.run(port, body)
+        assert handler.files_sent == (2 if self.binding.sends_files else 0)
         region.close()
 
     def test_sink_of_another_size_and_no_sink_are_errors(

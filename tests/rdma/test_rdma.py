@@ -59,6 +59,7 @@ def serve(services: Services, port: int = 0) -> FramedServer:
 
 class RdmaBinding:
     remote = True
+    sends_files = False
 
     def serve(self, services: Services, port: int = 0) -> tuple[Served, int]:
         server = serve(services, port)

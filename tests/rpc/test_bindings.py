@@ -34,6 +34,7 @@ class _Nothing:
 
 class InProcessBinding:
     remote = False
+    sends_files = False
 
     def __init__(self) -> None:
         self._served: dict[int, Services] = {}
@@ -50,6 +51,7 @@ class InProcessBinding:
 
 class FramedBinding:
     remote = True
+    sends_files = True
 
     def serve(self, services: Services, port: int = 0) -> tuple[Served, int]:
         server = FramedServer(
@@ -83,6 +85,7 @@ class SharedBinding:
     """Over a Unix socket, where memory is shared."""
 
     remote = True
+    sends_files = True
 
     def __init__(self) -> None:
         self._free = itertools.count(1)
@@ -106,6 +109,7 @@ class SharedBinding:
 
 class GrpcBinding:
     remote = True
+    sends_files = False
 
     def serve(self, services: Services, port: int = 0) -> tuple[Served, int]:
         server = GrpcServer(("127.0.0.1", port), services, cluster_id=CLUSTER)

@@ -133,11 +133,13 @@ def test_silent_and_stalling_peers_are_dropped(server: FramedServer) -> None:
     lookup(server)
 
 
+@pytest.mark.parametrize("in_file", [False, True])
 def test_peer_that_does_not_take_its_reply_is_dropped(
-    server: FramedServer, handler: StorageHandler
+    server: FramedServer, handler: StorageHandler, in_file: bool
 ) -> None:
     handler.stored = bytes(32 << 20)
-    request = storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(length=32 << 20)])
+    request = storage_pb2.ReadRequest(
+        ios=[storage_pb2.ReadIO(length=32 << 20, unverified=in_file)])
     with connect(server) as connection:
         connection.sendall(HELLO)
         connection.recv(65536)
@@ -154,6 +156,25 @@ def test_peer_that_does_not_take_its_reply_is_dropped(
         server.stop(5.0)  # lets the reply go out, for as long as a frame may take
         assert server.connection_count == 0
         assert 0.2 < time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize("size", [1, 65536, 3 << 20])
+def test_file_that_ends_early_ends_the_connection_and_pads_nothing(
+    server: FramedServer, handler: StorageHandler, size: int
+) -> None:
+    handler.stored = bytes(1000)
+    request = storage_pb2.ReadRequest(
+        ios=[storage_pb2.ReadIO(offset=10, length=990 + size, unverified=True)])
+    caller = BlockingCaller(server.address, cluster_id=CLUSTER)
+    room = memoryview(bytearray(990 + size))
+    began = time.monotonic()
+    with pytest.raises(FsError) as caught:
+        drive(StorageStub(caller).read(request, sink=lambda _: [room]))
+    assert caught.value.kind == Kind.CONNECTION_LOST
+    assert time.monotonic() - began < 0.3  # told at once, not at a deadline
+    request.ios[0].length = 990
+    drive(StorageStub(caller).read(request, sink=lambda _: [room[:990]]))
+    caller.close()
 
 
 def test_idle_peer_is_kept(server: FramedServer) -> None:

@@ -13,13 +13,38 @@ import trio
 from luciole.kv.interface import KeyValue
 from luciole.kv.memory import MemoryStore
 from luciole.kv.transaction import OptimisticTransaction
+from luciole.proto.services import FileRange
 from luciole.storage.engine.interface import ChunkState, ReadOutcome, Update, Version
-from luciole.storage.engine.memory import MemoryEngine
+from luciole.storage.engine.memory import MemoryDisk, MemoryEngine
+from luciole.storage.engine.records import Block
+
+
+class SimRange(FileRange):
+    """Part of a block, as it will be when it is sent."""
+
+    source: tuple[MemoryDisk, Block]
+
+    def content(self) -> bytes:
+        """The bytes that are there now: as many, unless the block is gone or ends before."""
+        disk, block = self.source
+        data = bytearray(self.size)
+        return bytes(data[: disk.read(block, self.position, [memoryview(data)])])
+
+
+class SentDisk(MemoryDisk):
+    """A disk whose blocks are sent as files are, without a look at them."""
+
+    def locate_cached(self, block: Block, offset: int, size: int) -> FileRange | None:
+        """See BlockDisk."""
+        found = SimRange(-1, offset, size)
+        found.source = self, block
+        return found
 
 
 class SimEngine(MemoryEngine):
     """A target's engine. `slow` is how long a step takes at most, in seconds."""
 
+    disk_type = SentDisk
     slow = 0.0
     chance = random.Random(0)
 

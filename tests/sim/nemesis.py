@@ -19,6 +19,7 @@ from luciole.tests.sim.wire import Weather
 from luciole.tests.sim.world import World
 
 START_AGAIN_S = 0.5
+FILES_S = 2.0
 WRITER_LOOKS, WRITER_LOOK_S = 200, 0.0037
 
 
@@ -58,7 +59,7 @@ class Nemesis:
         """Acts until cancelled."""
         world, scenario = self._world, self._scenario
         world.wire.weather = Weather(
-            delay=scenario.delay, loss=scenario.loss, repeat=scenario.repeat,
+            files=FILES_S, delay=scenario.delay, loss=scenario.loss, repeat=scenario.repeat,
             straggle=scenario.straggle)
         world.store.faults = scenario.kv
         if not scenario.actions:

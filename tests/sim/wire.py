@@ -22,7 +22,8 @@ from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
 from luciole.rpc import frame
 from luciole.rpc.dispatch import failure
-from luciole.rpc.interface import TIMEOUT_DEFAULT_S, ServerCall, scatter
+from luciole.rpc.interface import TIMEOUT_DEFAULT_S, ServerCall, parts_bytes, scatter
+from luciole.tests.sim.disk import SimRange
 
 if TYPE_CHECKING:
     from luciole.tests.sim.process import Process
@@ -40,6 +41,7 @@ class Weather:
     delay: float = 0.002
     loss: float = 0.0
     repeat: float = 0.0
+    files: float = 0.0  # seconds, at most, until a reply has left that has parts of files
     straggle: float = 0.0  # a letter takes up to two seconds
     cut: set[tuple[int, int]] = field(default_factory=set)  # (from, to)
     slow: dict[int, float] = field(default_factory=dict)  # process -> seconds more each way
@@ -78,6 +80,7 @@ class Wire:
         self.processes: dict[int, Process] = {}  # those that are up
         self.answer_checks: list[Callable[[Process, str, Message], None]] = []
         self.calls = 0
+        self.files_sent = 0
         self._nursery = nursery
         self._chance = chance
         self._trace = trace
@@ -157,7 +160,8 @@ class Wire:
         handled[letter.number] = letter
         method, now = letter.method, process.runtime.clock.now()
         call = ServerCall(
-            now + letter.seconds, memoryview(letter.data).toreadonly(), letter.number)
+            now + letter.seconds, memoryview(letter.data).toreadonly(), letter.number,
+            takes_files=True)
         try:
             endpoint = process.endpoints.find(method.service_id, method.method_id)
             reply = await endpoint.answer(endpoint.parse(letter.message), call, now)
@@ -168,7 +172,17 @@ class Wire:
         else:
             for check in self.answer_checks:
                 check(process, method.handler, reply)
-            self._answer(letter, reply=reply.SerializeToString(), data=b"".join(call.response))
+            data = b"".join(call.response)
+            if call.with_files:
+                # Files are read while they are sent: what they hold may have changed by then.
+                await trio.sleep(self._chance.random() * self.weather.files)
+                data = b"".join(part.content() if isinstance(part, SimRange) else bytes(part)
+                                for part in call.with_files)
+                self.files_sent += 1
+                if len(data) < parts_bytes(call.with_files):
+                    self._answer(letter, error=FsError(Kind.CONNECTION_LOST, "a file is short"))
+                    return
+            self._answer(letter, reply=reply.SerializeToString(), data=data)
         finally:
             handled.pop(letter.number, None)
 

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from typing import cast
 
 from luciole.errors import FsError, Kind
-from luciole.proto.services import Buffer
+from luciole.proto.services import Buffer, FileRange
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 PAYLOAD_BYTES_MAX = 72 * 1024 * 1024
@@ -78,9 +79,13 @@ class ServerCall:
         request_id: for logs.
         rooms: the caller's memory for each part of the reply, where it can be reached.
         arena: gives rooms where it cannot; None: each is made anew.
+        takes_files: as `Call.takes_files`.
     """
 
-    __slots__ = ("_arena", "_rooms", "deadline", "in_place", "payload", "request_id", "response")
+    __slots__ = (
+        "_arena", "_rooms", "deadline", "in_place", "payload", "request_id", "response",
+        "takes_files", "with_files",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -90,11 +95,14 @@ class ServerCall:
         *,
         rooms: Sequence[memoryview] = (),
         arena: Arena | None = None,
+        takes_files: bool = False,
     ) -> None:
         self.deadline = deadline
         self.payload = payload if payload is not None else memoryview(b"")
         self.request_id = request_id
         self.response: Sequence[Buffer] = ()
+        self.takes_files = takes_files
+        self.with_files: Sequence[Buffer | FileRange] = ()  # in place of `response`
         self.in_place = False  # the reply's payload lies in the caller's memory
         self._rooms = rooms
         self._arena = arena
@@ -126,6 +134,22 @@ class ServerCall:
         if total > PAYLOAD_BYTES_MAX:
             raise FsError(Kind.INVALID_ARGUMENT, f"reply payload of {total} bytes is too large")
         self.response = buffers
+
+    def reply_parts(self, parts: Sequence[Buffer | FileRange]) -> None:
+        """As `Call.reply_parts`."""
+        if not any(isinstance(part, FileRange) for part in parts):
+            self.reply_payload(cast("Sequence[Buffer]", parts))
+            return
+        assert self.takes_files, "this transport sends no files"
+        total = parts_bytes(parts)
+        if total > PAYLOAD_BYTES_MAX:
+            raise FsError(Kind.INVALID_ARGUMENT, f"reply payload of {total} bytes is too large")
+        self.with_files = parts
+
+
+def parts_bytes(parts: Sequence[Buffer | FileRange]) -> int:
+    """How many bytes buffers (one dimension of bytes) and ranges of files have together."""
+    return sum(part.size if isinstance(part, FileRange) else len(part) for part in parts)
 
 
 def scatter(data: memoryview, buffers: Sequence[memoryview]) -> None:

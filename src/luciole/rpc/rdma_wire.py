@@ -32,7 +32,7 @@ class RdmaWire(BlockingWire):
     def receive(self, views: list[memoryview], deadline: float) -> int:
         """As `BlockingWire.receive`. A message comes whole: readers have room for it."""
         if not self._queue.wait(deadline):
-            return super().receive(views, deadline)
+            return super().receive(list(views), deadline)  # the queue's wait looks at both
         message = self._queue.take()
         position = 0
         for view in views:
@@ -44,7 +44,7 @@ class RdmaWire(BlockingWire):
         self._queue.give_back()
         return position
 
-    def send(self, buffers: Sequence[Buffer], deadline: float) -> None:
+    def send(self, buffers: Sequence[Buffer], deadline: float, flags: int = 0) -> None:
         """As `BlockingWire.send`."""
         size = 0
         for buffer in buffers:
@@ -53,4 +53,4 @@ class RdmaWire(BlockingWire):
             self._queue.send(buffers, deadline)
         else:
             self._queue.flush(deadline)
-            super().send(buffers, deadline)
+            super().send(buffers, deadline, flags)

@@ -31,6 +31,19 @@ KEEP_BYTES = 16 * 1024 * 1024
 BUFFERS_PER_CALL = 1024  # IOV_MAX of Linux
 
 
+class Due(list[memoryview]):
+    """Buffers to receive into when at least `size` bytes more are certain to come.
+
+    Who waits for a large payload need not be woken for each packet of it.
+    """
+
+    __slots__ = ("size",)
+
+    def __init__(self, views: Sequence[memoryview], size: int) -> None:
+        super().__init__(views)
+        self.size = size
+
+
 class Inbox:
     """The receive buffer of one connection: grows as bytes arrive, not as they are announced."""
 
@@ -106,7 +119,7 @@ def _fill(inbox: Inbox, filled: int, wanted: int) -> Reader[int]:
     while filled < wanted:
         if filled == len(inbox.view):
             inbox.grow(filled, wanted)
-        received = yield [inbox.view[filled:]]
+        received = yield Due([inbox.view[filled:]], wanted - filled)
         if received == 0:
             raise _closed(filled)
         filled += received
@@ -208,7 +221,7 @@ def _read_payload(early: memoryview, length: int, buffers: Sequence[memoryview])
         early = early[piece:]
     rest = after(rest, received)
     while received < length:
-        count = yield rest[:BUFFERS_PER_CALL]
+        count = yield Due(rest[:BUFFERS_PER_CALL], length - received)
         if count == 0:
             raise _closed(received)
         received += count

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 import structlog
 
 from luciole.errors import FsError, Kind
-from luciole.proto.services import Buffer
+from luciole.proto.services import Buffer, FileRange
 from luciole.rpc import frame, stream
 from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
-from luciole.rpc.interface import Arena, ServerCall
+from luciole.rpc.interface import Arena, ServerCall, parts_bytes
 from luciole.rpc.rdma_device import Settings
 from luciole.rpc.rdma_server import ServerEnd
 from luciole.rpc.rdma_table import Piece
@@ -248,13 +248,14 @@ class _Connection:
             request: stream.Frame | None = stop.value
         if request is None:
             return False
+        buffers: Sequence[Buffer | FileRange]
         if isinstance(wire, PassingWire) and request.header.kind == frame.REGION:
             buffers = [self._take_region(wire.take_files())]
         elif request.header.kind == frame.QUEUE_PAIR:
             buffers = [self._take_queue_pair(request)]
         else:
             buffers = self._answer(request, began)
-        wire.send(buffers, time.monotonic() + self._server.frame_s)
+        wire.send_parts(buffers, time.monotonic() + self._server.frame_s)
         self._inbox.shrink()
         self._arena.reset()
         return True
@@ -293,7 +294,7 @@ class _Connection:
                     self._rdma.arena.reset(keep=0)
                 wanted[0] = self._inbox.head
 
-    def _answer(self, request: stream.Frame, began: float) -> list[Buffer]:
+    def _answer(self, request: stream.Frame, began: float) -> list[Buffer | FileRange]:
         header = request.header
         if header.kind != frame.REQUEST:
             raise frame.corrupt(f"expected a request, got a frame of kind {header.kind}")
@@ -313,7 +314,8 @@ class _Connection:
             elif header.flags:
                 payload, rooms = self._shown.resolve(request.payload, self._arena)
             arena = rdma.arena if wanted and rdma is not None else self._arena
-            call = ServerCall(deadline, payload, header.request_id, rooms=rooms, arena=arena)
+            call = ServerCall(deadline, payload, header.request_id, rooms=rooms, arena=arena,
+                              takes_files=not rooms and rdma is None)  # fmt: skip
             endpoint = self._server.endpoints.find(header.service_id, header.method_id)
             parsed = endpoint.parse(request.message)
             reply = drive(endpoint.answer(parsed, call, time.monotonic()))
@@ -321,8 +323,10 @@ class _Connection:
             frame.check_message_size(message, endpoint.method.path)
             if wanted and rdma is not None and call.response and fits(len(message), 0):
                 landed = rdma.land(call.response, wanted, time.monotonic() + self._server.frame_s)
-            sent = bool(call.response) and not (call.in_place or landed)
-            length = frame.payload_bytes(call.response) if sent else 0
+            parts = call.with_files
+            if not parts and not (call.in_place or landed):
+                parts = call.response
+            length = parts_bytes(parts)
         except Exception as error:
             what = endpoint.method.path if endpoint is not None else ""
             return [frame.encode_error(header.request_id, failure(error, header.request_id, what))]
@@ -333,7 +337,7 @@ class _Connection:
             payload_length=length,
             flags=frame.SHARED if call.in_place or landed else 0,
         )
-        return [head, *call.response] if length else [head]
+        return [head, *parts] if length else [head]
 
     def _say_goodbye(self, wire: BlockingWire, error: FsError) -> None:
         """Says why and hangs up. What the peer still sends is read, or it would lose the answer."""

@@ -6,21 +6,25 @@ used by one thread or task at a time; after any exception its connection is to b
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import struct
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import trio
 
-from luciole.proto.services import Buffer
-from luciole.rpc.stream import BUFFERS_PER_CALL, Reader, T, after
+from luciole.proto.services import Buffer, FileRange
+from luciole.rpc.stream import BUFFERS_PER_CALL, Due, Reader, T, after
 
 Address = tuple[str, int] | str  # (host, port), or the path of a Unix socket
 
 _TIMEVAL = struct.Struct("@ll")
 _TICK_MIN_S = 0.001
+_LOW_MIN, _LOW_MAX = 64 * 1024, 512 * 1024
 _FILE = struct.Struct("@i")
 _FILES_ROOM = socket.CMSG_SPACE(_FILE.size)  # of more than one, the kernel closes the rest
 
@@ -68,6 +72,8 @@ class BlockingWire:
         self._socket = connection
         self._tick_max = tick_s
         self._tick = 0.0
+        self._low = 1
+        self._lowers = connection.family != socket.AF_UNIX
         self._set_tick(tick_s)
 
     def _set_tick(self, seconds: float) -> None:
@@ -86,11 +92,27 @@ class BlockingWire:
         if wanted < self._tick or wanted > 2 * self._tick:
             self._set_tick(wanted)
 
+    def _wait_for(self, size: int) -> None:
+        """How many bytes the next receive waits for, of `size` that are certain to come.
+
+        Never more than half: the kernel hands out what is there first, and then wakes nobody
+        before as many again have come (SO_RCVLOWAT). Until this is called again, nobody is told
+        of fewer.
+        """
+        low = min(size // 2, _LOW_MAX)
+        if low < _LOW_MIN:
+            low = 1
+        if low != self._low:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low)
+            self._low = low
+
     def receive(self, views: list[memoryview], deadline: float) -> int:
         """Receives some bytes into `views`, in order; 0 when the peer closed.
 
         `deadline` is in monotonic seconds. Raises TimeoutError or OSError.
         """
+        if self._lowers:
+            self._wait_for(views.size if isinstance(views, Due) else 0)
         while True:
             self._arm(deadline)
             try:
@@ -107,23 +129,56 @@ class BlockingWire:
             while True:
                 wanted = reader.send(self.receive(wanted, deadline))
         except StopIteration as stop:
+            self._wait_for(0)
             result: T = stop.value
             return result
 
-    def send(self, buffers: Sequence[Buffer], deadline: float) -> None:
-        """Sends all of `buffers`. Raises TimeoutError or OSError."""
+    def send(self, buffers: Sequence[Buffer], deadline: float, flags: int = 0) -> None:
+        """Sends all of `buffers`; `flags` as of send(2). Raises TimeoutError or OSError."""
         while buffers:
             self._arm(deadline)
             try:
                 if len(buffers) == 1:
-                    sent = self._socket.send(buffers[0])
+                    sent = self._socket.send(buffers[0], flags)
                     if sent == len(buffers[0]):
                         return
                 else:
-                    sent = self._socket.sendmsg(buffers[:BUFFERS_PER_CALL])
+                    sent = self._socket.sendmsg(buffers[:BUFFERS_PER_CALL], (), flags)
             except BlockingIOError:
                 continue
             buffers = after(buffers, sent)
+
+    def send_parts(self, parts: Sequence[Buffer | FileRange], deadline: float) -> None:
+        """Sends buffers, and ranges of files that this process does not look at.
+
+        Raises TimeoutError or OSError, also if a file ends before its range does: what was
+        announced cannot be kept then.
+        """
+        buffers: list[Buffer] = []
+        if FileRange not in map(type, parts):
+            self.send(cast("Sequence[Buffer]", parts), deadline)
+            return
+        for part in parts:
+            if isinstance(part, FileRange):
+                self.send(buffers, deadline, socket.MSG_MORE)  # leaves with what follows
+                buffers = []
+                self._send_range(part, deadline)
+            else:
+                buffers.append(part)
+        self.send(buffers, deadline)
+
+    def _send_range(self, part: FileRange, deadline: float) -> None:
+        out, (file, position, size) = self._socket.fileno(), part
+        end = position + size
+        while position < end:
+            self._arm(deadline)
+            try:
+                sent = os.sendfile(out, file, position, end - position)
+            except BlockingIOError:
+                continue
+            if sent == 0:
+                raise OSError(errno.EIO, f"a file to be sent ends {end - position} bytes early")
+            position += sent
 
     def send_file(self, data: bytes, file: int, deadline: float) -> None:
         """Sends a few bytes, and an open file with them. Raises TimeoutError or OSError."""
