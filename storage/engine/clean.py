@@ -1,9 +1,9 @@
 """Verified pieces of chunks that have no pending version, in memory: small reads need no disk.
 
 Layer: shell of the engine. A read of 4 KiB has to read and verify the 64 KiB piece that it lies in;
-once a second one has come to that piece, further ones need not. The engine is the only one that changes its chunks, so the
-cache is exact: `forget` is called in the step that changes a chunk's record, and what was looked up
-before is not kept after it.
+once a second one has come to that piece, further ones need not. The engine is the only one that
+changes its chunks, so the cache is exact: `forget` is called in the step that changes a chunk's
+record, and what was looked up before is not kept after it.
 
 The lock guards the count of bytes and what is evicted; looking up takes none. The chunks that came
 first go first.

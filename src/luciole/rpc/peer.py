@@ -125,6 +125,20 @@ class Peer(Generic[C]):
         length = frame.payload_bytes(payload) if payload else 0
         return Outgoing(method, next(self._ids), message, payload, length)
 
+    def take_unseen(self) -> C | None:
+        """An idle connection, which may have died meanwhile, begun as by `begin`, or None."""
+        with self._guard:
+            if not self._idle:
+                return None
+            connection = self._idle.pop()
+            connection.busy = True
+            self._busy.add(connection)
+        return connection
+
+    def next_id(self) -> int:
+        """The id of a new request."""
+        return next(self._ids)
+
     def take(self) -> C | None:
         """An idle connection that is alive, or None."""
         while True:

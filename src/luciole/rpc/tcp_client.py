@@ -16,6 +16,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -23,7 +24,7 @@ import trio
 from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
-from luciole.rpc import frame, stream
+from luciole.rpc import at_once, frame, stream
 from luciole.rpc.interface import TIMEOUT_DEFAULT_S
 from luciole.rpc.lending import NOTHING, Lender, Loan
 from luciole.rpc.memory import Region
@@ -38,8 +39,16 @@ from luciole.runtime import sent
 CONNECT_TIMEOUT_S = 1.0
 UPGRADE_TIMEOUT_S = 2.0
 LATE_S = 0.01
+FETCH_BYTES_MAX = 64 * 1024  # of one `fetch`, if they travel
 
 _log = structlog.get_logger(__name__)
+
+
+class Fetched(NamedTuple):
+    """What `BlockingCaller.fetch` was answered. `message`: None for anything else than a reply."""
+
+    message: bytes | None
+    in_place: bool
 
 
 class _BlockingConnection(Connection):
@@ -62,6 +71,55 @@ class _BlockingConnection(Connection):
             return NOTHING
         self._until = deadline
         return self._lender.lend(payload, into)
+
+    def fetch(
+        self, request: at_once.Request, room: memoryview, reply_bytes: int, deadline: float
+    ) -> Fetched | None:
+        """As `BlockingCaller.fetch`; None: it is nothing for this connection."""
+        if self.rdma is not None:
+            return None
+        request_id = request.request_id
+        if self._lender is None:
+            if len(room) > FETCH_BYTES_MAX:
+                return None
+            self.wire.send([at_once.encode(request)], deadline)
+            return Fetched(self._take_behind(request_id, room, reply_bytes, deadline), False)
+        self._until = deadline
+        place = self._lender.lend_room(room)
+        if place is None:
+            return None
+        table = at_once.room_table(*place, len(room))
+        self.wire.send([at_once.encode(request, table)], deadline)
+        view = self.inbox.view
+        count = self.wire.receive([view], deadline)
+        return Fetched(at_once.answered(view, count, request_id, shared=True), True)
+
+    def take_back(self, room: memoryview) -> None:
+        """The call failed: what the server still writes into a room is to go nowhere."""
+        if self._lender is not None:
+            Loan(rooms=[room]).take_back()
+
+    def _take_behind(
+        self, request_id: int, room: memoryview, reply_bytes: int, deadline: float
+    ) -> bytes | None:
+        """The message of a reply whose bytes follow it, which go into `room`; None: of another."""
+        head = self.inbox.view[: frame.HEADER_BYTES + reply_bytes]
+        count = self.wire.receive([head, room], deadline)
+        while count < len(head):
+            step = self.wire.receive(stream.after([head, room], count), deadline)
+            if not step:
+                return None
+            count += step
+        message_length, payload_length = at_once.expected(head)
+        total = len(head) + payload_length
+        if message_length != reply_bytes or payload_length > len(room):
+            return None
+        while count < total:
+            step = self.wire.receive(stream.after([head, room[:payload_length]], count), deadline)
+            if not step:
+                return None
+            count += step
+        return at_once.answered(head, count, request_id, shared=False)
 
     def upgrade(self, settings: Settings, deadline: float) -> None:
         """From TCP to RDMA. Raises FsError or OSError; it is to be closed then."""
@@ -180,6 +238,44 @@ class BlockingCaller:
         if isinstance(outcome, FsError):
             raise outcome
         return outcome
+
+    def fetch(
+        self, method: Method[RequestT, ReplyT], message: bytes, room: memoryview,
+        reply_bytes: int, timeout: float,
+    ) -> Fetched | None:
+        """A call whose reply fills one room, in few steps. Blocks the thread.
+
+        It is for what may be asked twice: whatever is not as it mostly is (None: the peer is not
+        connected, the room cannot be lent; FsError: the connection broke, or the answer is no
+        such reply) is to be asked by `call`, which also tells a dead connection beforehand.
+
+        Args:
+            message: the serialised request.
+            room: for all bytes of the reply, not empty.
+            reply_bytes: size of the serialised reply if its bytes travel.
+
+        Returns the serialised reply, and whether its bytes were put in place, where the server has
+        verified them.
+        """
+        peer = self._peer
+        connection = peer.take_unseen()
+        if connection is None:
+            return None
+        try:
+            found = connection.fetch(
+                at_once.Request(method.service_id, method.method_id, frame.milliseconds(timeout),
+                                peer.next_id(), message),
+                room, reply_bytes, time.monotonic() + timeout)
+            if found is not None and found.message is None:
+                raise frame.corrupt("no such reply")  # an error, say: `call` will be told
+        except BaseException as error:
+            peer.discard(connection)
+            connection.take_back(room)
+            if isinstance(error, Exception):
+                raise peer.broken(error, method.path, timeout) from error
+            raise
+        peer.give(connection)
+        return found
 
     def __str__(self) -> str:
         return str(self._peer)
