@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from google.protobuf.message import DecodeError
+
 from luciole.checksum import crc32c
 from luciole.client.core.layout import KIND_FILE
 from luciole.client.remote.connections import Connections
@@ -145,8 +147,11 @@ def _learn_file(ways: _Ways, inode: meta_pb2.Inode) -> _File:
 
 def _accept(found: Fetched, view: memoryview) -> None:
     """Takes what came. Raises FsError CORRUPT_FRAME, CHECKSUM_MISMATCH, or BUSY: not read."""
-    assert found.message is not None
-    reply = storage_pb2.ReadPackedReply.FromString(found.message)
+    assert isinstance(found.message, bytes)
+    try:
+        reply = storage_pb2.ReadPackedReply.FromString(found.message)
+    except DecodeError as failure:
+        raise FsError(Kind.CORRUPT_FRAME, f"the reply cannot be decoded: {failure}") from failure
     lengths = unpack_numbers(reply.lengths)
     length = lengths[0] if len(lengths) == 1 else NOT_READ
     if length == NOT_READ:

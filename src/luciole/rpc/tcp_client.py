@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import structlog
 import trio
+from google.protobuf.message import Message
 
 from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
@@ -45,9 +46,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Fetched(NamedTuple):
-    """What `BlockingCaller.fetch` was answered. `message`: None for anything else than a reply."""
+    """What `BlockingCaller.fetch` was answered. `message`: None for no reply to that request."""
 
-    message: bytes | None
+    message: bytes | FsError | None
     in_place: bool
 
 
@@ -73,7 +74,8 @@ class _BlockingConnection(Connection):
         return self._lender.lend(payload, into)
 
     def fetch(
-        self, request: at_once.Request, room: memoryview, reply_bytes: int, deadline: float
+        self, request: at_once.Request, reply: type[Message], room: memoryview, reply_bytes: int,
+        deadline: float,
     ) -> Fetched | None:
         """As `BlockingCaller.fetch`; None: it is nothing for this connection."""
         if self.rdma is not None:
@@ -91,8 +93,15 @@ class _BlockingConnection(Connection):
         table = at_once.room_table(*place, len(room))
         self.wire.send([at_once.encode(request, table)], deadline)
         view = self.inbox.view
-        count = self.wire.receive([view], deadline)
-        return Fetched(at_once.answered(view, count, request_id, shared=True), True)
+        count = self._receive_more([view], 0, 1, deadline)
+        message = at_once.answered(view, count, request_id, shared=True)
+        if message is not None:
+            return Fetched(message, True)
+        reader = stream.read_reply(self.inbox, request_id, reply, None, in_place=True)
+        outcome = self.wire.pull(reader, deadline, count)
+        if isinstance(outcome, FsError):
+            return Fetched(outcome, True)
+        return Fetched(outcome.SerializeToString(), True)
 
     def take_back(self, room: memoryview) -> None:
         """The call failed: what the server still writes into a room is to go nowhere."""
@@ -104,22 +113,24 @@ class _BlockingConnection(Connection):
     ) -> bytes | None:
         """The message of a reply whose bytes follow it, which go into `room`; None: of another."""
         head = self.inbox.view[: frame.HEADER_BYTES + reply_bytes]
-        count = self.wire.receive([head, room], deadline)
-        while count < len(head):
-            step = self.wire.receive(stream.after([head, room], count), deadline)
-            if not step:
-                return None
-            count += step
+        count = self._receive_more([head, room], 0, len(head), deadline)
         message_length, payload_length = at_once.expected(head)
-        total = len(head) + payload_length
         if message_length != reply_bytes or payload_length > len(room):
             return None
-        while count < total:
-            step = self.wire.receive(stream.after([head, room[:payload_length]], count), deadline)
-            if not step:
-                return None
-            count += step
+        rest = [head, room[:payload_length]]
+        count = self._receive_more(rest, count, len(head) + payload_length, deadline)
         return at_once.answered(head, count, request_id, shared=False)
+
+    def _receive_more(
+        self, views: list[memoryview], count: int, wanted: int, deadline: float
+    ) -> int:
+        """Fills `views`, which hold `count` bytes, with at least `wanted`; returns how many."""
+        while count < wanted:
+            step = self.wire.receive(stream.after(views, count) if count else views, deadline)
+            if not step:
+                raise ConnectionResetError("the peer hung up")
+            count += step
+        return count
 
     def upgrade(self, settings: Settings, deadline: float) -> None:
         """From TCP to RDMA. Raises FsError or OSError; it is to be closed then."""
@@ -265,9 +276,9 @@ class BlockingCaller:
             found = connection.fetch(
                 at_once.Request(method.service_id, method.method_id, frame.milliseconds(timeout),
                                 peer.next_id(), message),
-                room, reply_bytes, time.monotonic() + timeout)
+                method.reply, room, reply_bytes, time.monotonic() + timeout)
             if found is not None and found.message is None:
-                raise frame.corrupt("no such reply")  # an error, say: `call` will be told
+                raise frame.corrupt("no such reply")
         except BaseException as error:
             peer.discard(connection)
             connection.take_back(room)
@@ -275,6 +286,8 @@ class BlockingCaller:
                 raise peer.broken(error, method.path, timeout) from error
             raise
         peer.give(connection)
+        if found is not None and isinstance(found.message, FsError):
+            raise found.message
         return found
 
     def __str__(self) -> str:
