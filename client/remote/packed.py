@@ -109,7 +109,7 @@ class PackedReader:
         if len(view) >= LARGE_BYTES:
             await self._chunks.read(inode, offset, view)
             return
-        for failure in (await self.read([(inode, offset, view)])).values():
+        for failure in (await self._read_together([(inode, offset, view)])).values():
             raise failure
 
     async def read(self, wanted: Sequence[Wanted]) -> dict[int, FsError]:
@@ -117,6 +117,15 @@ class PackedReader:
 
         What was never written reads as zeros. Buffers are not empty.
         """
+        if len(wanted) != 1:
+            return await self._read_together(wanted)
+        try:
+            await self.read_one(*wanted[0])
+        except FsError as failure:
+            return {0: failure}
+        return {}
+
+    async def _read_together(self, wanted: Sequence[Wanted]) -> dict[int, FsError]:
         left: list[int] = []
         batches = self._deal(self._by_chain(wanted, left), left)
         if batches:
