@@ -145,12 +145,29 @@ def test_a_connection_that_died_idle_is_an_error_and_then_replaced(
     with pytest.raises(FsError) as caught:
         fetch(caller, region.view)
     assert caught.value.kind == Kind.CONNECTION_LOST
+    assert place_of(region.view) is not None, "nobody was told of it"
     assert fetch(caller, region.view) is None
     drive(StorageStub(caller).write(storage_pb2.WriteRequest(), payload=[b"data"]))
     assert handler.stored == b"data"
     again.stop(2.0)
     caller.close()
     region.close()
+
+
+def test_a_region_that_is_closed_costs_other_memory_nothing(server: FramedServer) -> None:
+    caller = BlockingCaller(server.address, cluster_id=CLUSTER)
+    caller.probe()
+    closed, other = Region(PAGE), Region(PAGE)
+    assert fetch(caller, closed.view) is not None
+    closed.close()
+    found = fetch(caller, other.view)
+    # Whoever knew the region has ended; over TCP nobody did.
+    assert (found is None) == isinstance(server.address, str)
+    caller.probe()
+    assert fetch(caller, other.view) is not None
+    assert place_of(other.view) is not None
+    caller.close()
+    other.close()
 
 
 def test_what_is_taken_at_once_is_what_the_ordinary_way_reads() -> None:

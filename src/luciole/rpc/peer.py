@@ -126,14 +126,24 @@ class Peer(Generic[C]):
         return Outgoing(method, next(self._ids), message, payload, length)
 
     def take_unseen(self) -> C | None:
-        """An idle connection, which may have died meanwhile, begun as by `begin`, or None."""
+        """An idle connection, begun as by `begin`, or None.
+
+        Unlike one of `take` it may have died meanwhile, if not of our own doing.
+        """
+        retired: list[C] = []
+        found: C | None = None
         with self._guard:
-            if not self._idle:
-                return None
-            connection = self._idle.pop()
-            connection.busy = True
-            self._busy.add(connection)
-        return connection
+            while self._idle and found is None:
+                connection = self._idle.pop()
+                if connection.retired:
+                    retired.append(connection)
+                    continue
+                found = connection
+                found.busy = True
+                self._busy.add(found)
+        for connection in retired:
+            connection.close()
+        return found
 
     def next_id(self) -> int:
         """The id of a new request."""

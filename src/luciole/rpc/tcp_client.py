@@ -57,6 +57,7 @@ class _BlockingConnection(Connection):
         super().__init__(connected)
         self.wire: BlockingWire = BlockingWire(connected)
         self._until = 0.0
+        self._lent = False  # the server knows the room of the last `fetch`
         self._lender: Lender | None = None
         self.rdma: RdmaEnd | None = None
         if connected.family == socket.AF_UNIX:
@@ -87,11 +88,13 @@ class _BlockingConnection(Connection):
             self.wire.send([at_once.encode(request)], deadline)
             return Fetched(self._take_behind(request_id, room, reply_bytes, deadline), False)
         self._until = deadline
+        self._lent = False
         place = self._lender.lend_room(room)
         if place is None:
             return None
         table = at_once.room_table(*place, len(room))
         self.wire.send([at_once.encode(request, table)], deadline)
+        self._lent = True
         view = self.inbox.view
         count = self._receive_more([view], 0, 1, deadline)
         message = at_once.answered(view, count, request_id, shared=True)
@@ -104,8 +107,8 @@ class _BlockingConnection(Connection):
         return Fetched(outcome.SerializeToString(), True)
 
     def take_back(self, room: memoryview) -> None:
-        """The call failed: what the server still writes into a room is to go nowhere."""
-        if self._lender is not None:
+        """A `fetch` failed: what the server still writes into its room is to go nowhere."""
+        if self._lent:  # else no server knows of it, as of one that died before
             Loan(rooms=[room]).take_back()
 
     def _take_behind(
