@@ -36,7 +36,7 @@ from luciole.deploy.cluster_directory import ClusterDirectory
 from luciole.deploy.local_cluster import Shape
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer
-from luciole.rpc.tcp_client import BlockingCaller
+from luciole.rpc.tcp_client import BlockingCaller, Fetched
 
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
@@ -64,6 +64,17 @@ class CountingCaller(BlockingCaller):
                 SENT[f"{method.service}.{method.name}"] += 1
         return await super().call(
             method, request, timeout=timeout, payload=payload, sink=sink, into=into)
+
+    def fetch(
+        self, method: Method[RequestT, ReplyT], message: bytes, room: memoryview,
+        reply_bytes: int, timeout: float,
+    ) -> Fetched | None:
+        """As `BlockingCaller.fetch`."""
+        found = super().fetch(method, message, room, reply_bytes, timeout)
+        if found is not None:
+            with GUARD:
+                SENT[f"{method.service}.{method.name}"] += 1
+        return found
 
 
 def serve(cluster: Path, place: Path) -> None:

@@ -41,9 +41,6 @@ from luciole.runtime import Runtime
 # of it, within these bounds: so far may each file that grows at once pass the quota.
 QUOTA_STEP_MIN = 1 << 20
 QUOTA_STEP_MAX = 64 << 20
-# Shorter reads are answered from pieces that services keep verified; longer ones carry the
-# checksums of their blocks as they are stored.
-PACKED_BYTES_MAX = 64 * 1024
 COPY_MAX = 64 * 1024 * 1024  # bytes that one call copies
 COPY_STEP = 1024 * 1024
 
@@ -413,6 +410,8 @@ class OpenFile(ReportedFile):
         They are put at the start of `room` (writable, at least `size` bytes) if it is given, else
         into new memory.
         """
+        if offset >= INLINE_BYTES_MAX:
+            return await self._read_chunks(offset, await self.readable(offset, size), room)
         part = await self._inline_part(offset, size)
         if part is None:
             buffer = await self._read_chunks(offset, await self.readable(offset, size), room)
@@ -433,9 +432,7 @@ class OpenFile(ReportedFile):
         self, offset: int, size: int, room: memoryview | None
     ) -> memoryview:
         buffer = memoryview(bytearray(size)) if room is None else room[:size]
-        if size >= PACKED_BYTES_MAX:
-            await self._chunks.read(self.inode, offset, buffer)
-        elif size:
+        if size:
             await self._packed.read_one(self.inode, offset, buffer)
         return buffer
 

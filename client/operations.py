@@ -61,7 +61,7 @@ class Operations:
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
-        self._packed = packed
+        self.packed = packed
         self._write_limit = write_limit
         self._hold_seconds = hold_seconds
         self._believe_seconds = believe_seconds
@@ -328,7 +328,7 @@ class Operations:
             if file is None:
                 before = self._closed.pop(inode.inode_id, None)
                 file = self._files[inode.inode_id] = OpenFile(
-                    self._runtime, self._meta, self._chunks, self._packed, inode,
+                    self._runtime, self._meta, self._chunks, self.packed, inode,
                     write_limit=self._write_limit, spawn=self._spawn,
                     believe_seconds=self._believe_seconds,
                     check_io=self.locks.check_io)

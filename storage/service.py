@@ -30,6 +30,7 @@ from luciole.storage.engine.interface import (
 )
 from luciole.storage.merging import runs_problem
 from luciole.storage.ports import Fence, Peers, Routing
+from luciole.storage.single_reads import SingleReads
 from luciole.storage.targets import Target, Targets
 
 LIST_MAX = 4096
@@ -53,6 +54,7 @@ class StorageService:
         self._incarnation = int.from_bytes(runtime.entropy.token(8), "little") or 1
         self.replica = ChainReplica(runtime, routing, peers)
         self._fetcher = Fetcher(runtime, routing, peers)
+        self.read_packed_at_once = SingleReads(targets, routing, fence, READ_BYTES_MAX).answer
 
     async def _member(
         self, wanted: storage_pb2.VersionedChain

@@ -179,7 +179,7 @@ def test_long_keys_share_a_record(tmp_path: Path) -> None:
 
 def test_fields_of_the_header_are_documented() -> None:
     rows = re.findall(r"^\| (\d+) \| (\d+) \|", PAGE, re.M)
-    fields = re.findall(r"\d*[a-zA-Z]", frame._HEADER.format)
+    fields = re.findall(r"\d*[a-zA-Z]", frame.HEADER.format)
     sizes = [struct.calcsize("<" + field) for field in fields]
     offsets = [sum(sizes[:index]) for index in range(len(sizes))]
     assert [(int(offset), int(size)) for offset, size in rows] == list(

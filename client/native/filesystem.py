@@ -14,8 +14,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from luciole.client.batch_reads import read_many
 from luciole.client.handles import OpenFlags
-from luciole.client.native.batches import as_bytes, read_many, write_many
+from luciole.client.native.batches import as_bytes, write_many
 from luciole.client.native.file import Data, File, Writable
 from luciole.client.native.loops import Loops
 from luciole.client.native.ring import Ring
@@ -173,7 +174,7 @@ class FileSystem:
 
         Returns for each how many bytes its view got, fewer at the end of the file, or its failure.
         """
-        return drive(read_many(self.client, [
+        return drive(read_many(self.client.operations, [
             (file.handle, offset, as_bytes(view)) for file, offset, view in reads]))
 
     def write_many(self, writes: Sequence[tuple[File, int, Data]]) -> list[int | FsError]:

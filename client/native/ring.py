@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from luciole.client.native.batches import as_bytes, read_many, write_many
+from luciole.client.batch_reads import read_many
+from luciole.client.native.batches import as_bytes, write_many
 from luciole.client.native.file import Data, File, Writable
 from luciole.client.session import Client
 from luciole.errors import FsError, Kind
@@ -132,7 +133,9 @@ class Ring:
     def _carry_out(self, batch: Sequence[_Operation]) -> Sequence[int | FsError]:
         what = [(operation.handle, operation.offset, operation.view) for operation in batch]
         try:
-            return drive((read_many if batch[0].is_read else write_many)(self._client, what))
+            if batch[0].is_read:
+                return drive(read_many(self._client.operations, what))
+            return drive(write_many(self._client, what))
         except Exception as error:
             # Whoever waits must hear of a bug here, too.
             failure = error if isinstance(error, FsError) else FsError(

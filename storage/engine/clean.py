@@ -1,9 +1,9 @@
 """Verified pieces of chunks that have no pending version, in memory: small reads need no disk.
 
 Layer: shell of the engine. A read of 4 KiB has to read and verify the 64 KiB piece that it lies in;
-the next one in that piece need not. The engine is the only one that changes its chunks, so the
-cache is exact: `forget` is called in the step that changes a chunk's record, and what was looked up
-before is not kept after it.
+once a second one has come to that piece, further ones need not. The engine is the only one that
+changes its chunks, so the cache is exact: `forget` is called in the step that changes a chunk's
+record, and what was looked up before is not kept after it.
 
 The lock guards the count of bytes and what is evicted; looking up takes none. The chunks that came
 first go first.
@@ -23,13 +23,21 @@ CHUNKS_MAX = 65536
 class Clean:
     """A chunk's committed version, while it has no other."""
 
-    __slots__ = ("checksums", "length", "pieces", "version")
+    __slots__ = ("_wanted", "checksums", "length", "pieces", "version")
 
     def __init__(self, version: StoredVersion) -> None:
         self.version = version
         self.length = version.length
         self.checksums = version.block_checksums()
         self.pieces: list[memoryview | None] = [None] * -(-version.length // BLOCK_SIZE)
+        self._wanted = bytearray(len(self.pieces))
+
+    def is_wanted_again(self, index: int) -> bool:
+        """Notes that a piece is wanted; returns whether it was before."""
+        if self._wanted[index]:
+            return True
+        self._wanted[index] = 1
+        return False
 
 
 class CleanChunks:

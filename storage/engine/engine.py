@@ -267,18 +267,24 @@ class BlockEngine:
         return clean
 
     def _load(self, chunk_id: bytes, clean: Clean, index: int) -> memoryview | None:
-        """Reads, verifies and keeps one piece; None if it cannot be read."""
+        """Reads and verifies one piece, for use until this thread's next one; None if it cannot be.
+
+        It is kept if it is wanted again. Memory for it, used for the first time, may cost several
+        times what reading it from the page cache does, so what is wanted once is not worth it.
+        """
         start = index * BLOCK_SIZE
-        memory = bytearray(min(BLOCK_SIZE, clean.length - start))
+        size = min(BLOCK_SIZE, clean.length - start)
+        piece = self._scratch.head[:size]
         try:
-            if read_content(self._disk, clean.version, start, [memoryview(memory)]) < len(memory):
+            if read_content(self._disk, clean.version, start, [piece]) < size:
                 return None
         except FsError:
             return None
-        if crc32c(memory) != clean.checksums[index]:
+        if crc32c(piece) != clean.checksums[index]:
             return None
-        piece = memoryview(memory).toreadonly()
-        self._clean.keep(chunk_id, clean, index, piece)
+        if clean.is_wanted_again(index):
+            piece = memoryview(bytes(piece))
+            self._clean.keep(chunk_id, clean, index, piece)
         return piece
 
     async def stage(

@@ -54,7 +54,7 @@ class Replica:
         self.engine = engine
         self.target = Target(number, 0, engine)
         self.targets = Targets([self.target])
-        fence = LateFence()
+        fence = self.fence = LateFence()
         fence.member = OpenFence()
         self.service = StorageService(runtime, self.targets, routing, connections, fence)
         ports = (runtime, self.targets, routing, connections, self.service.replica)

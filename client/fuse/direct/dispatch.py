@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from luciole.client.fuse.direct import (
@@ -137,6 +137,20 @@ class Dispatcher:
             with self._guard:
                 self.refused[answer] += 1
         return None if request.opcode in NO_REPLY else answer
+
+    def answer_reads(self, requests: Sequence[Request]) -> list[Data | int | None]:
+        """As `answer`, of many reads (`files.small_read`) that travel together."""
+        self._context.begin()
+        try:
+            answers = drive(files.read_together(self._context, requests))
+        except (FsError, RefusedError):
+            answers = [None] * len(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            if answer is not None:
+                self._walks.other(request)
+        # One that failed is asked by itself, where it finds its errno.
+        return [self.answer(request) if answer is None else answer
+                for request, answer in zip(requests, answers, strict=True)]
 
     def unwanted(self, request: Request, answer: Data) -> None:
         """The kernel did not take an answer any more: what was opened for it is closed."""

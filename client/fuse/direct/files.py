@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
+from luciole.client.batch_reads import read_many
 from luciole.client.core.layout import file_bytes_max
 from luciole.client.core.runs import Run
 from luciole.client.fuse.attributes import open_flags
@@ -19,6 +21,8 @@ from luciole.client.fuse.direct.mappings import write_back
 from luciole.client.fuse.direct.messages import MALFORMED, RefusedError, Request
 from luciole.client.fuse.direct.twins import passes_pages
 from luciole.client.handles import OpenFlags
+from luciole.client.remote.packed import LARGE_BYTES
+from luciole.errors import FsError
 from luciole.proto import meta_pb2
 
 # Below that, copying a write costs less than taking other memory for the next request.
@@ -78,12 +82,57 @@ async def open_(context: Context, request: Request) -> bytes:
 
 async def read(context: Context, request: Request) -> memoryview:
     """pread(2)."""
-    handle, offset, size, _, _, flags, _ = request.fields(protocol.READ_IN)
+    handle, offset, size, *_ = request.fields(protocol.READ_IN)
     room = request.room
     if room is not None and len(room) < size:
         raise RefusedError(MALFORMED)
     staged = context.drops.staged(request.node)
     data = await context.operations.read(handle, offset, size, room)
+    _given(context, request, data, staged)
+    return data
+
+
+async def read_together(
+    context: Context, requests: Sequence[Request]
+) -> list[memoryview | None]:
+    """Many reads at once: what each is answered, or None: it is to be asked by itself.
+
+    Each has a room, and a body of READ_IN at least (`small_read`).
+    """
+    asked = [request.fields(protocol.READ_IN) for request in requests]
+    staged = [context.drops.staged(request.node) for request in requests]
+    rooms = [_room_of(request)[: fields[2]]
+             for request, fields in zip(requests, asked, strict=True)]
+    results = await read_many(context.operations, [
+        (fields[0], fields[1], room) for fields, room in zip(asked, rooms, strict=True)])
+    answers: list[memoryview | None] = []
+    for number, result in enumerate(results):
+        if isinstance(result, FsError):
+            answers.append(None)
+            continue
+        data = rooms[number][:result]
+        _given(context, requests[number], data, staged[number])
+        answers.append(data)
+    return answers
+
+
+def small_read(request: Request) -> bool:
+    """Whether it is a read that gains by travelling with others."""
+    return (request.opcode == protocol.Opcode.READ and len(request.body) >= protocol.READ_IN.size
+            and request.room is not None
+            and request.fields(protocol.READ_IN)[2] < min(LARGE_BYTES, len(request.room)))
+
+
+def _room_of(request: Request) -> memoryview:
+    assert request.room is not None
+    return request.room
+
+
+def _given(
+    context: Context, request: Request, data: memoryview, staged: list[Stored]
+) -> None:
+    """The kernel gets `data` as the answer to a read, with what was `staged` before it."""
+    _, offset, size, _, _, flags, _ = request.fields(protocol.READ_IN)
     lay_over(data, offset, staged)
     if passes_pages(flags):
         context.twins.forget(request.node, offset, size)
@@ -91,7 +140,6 @@ async def read(context: Context, request: Request) -> memoryview:
         context.twins.given(request.node, offset, data, size)
     if request.abandoned:  # the page may have been read anew meanwhile
         context.twins.forget(request.node, offset, size)
-    return data
 
 
 async def write(context: Context, request: Request) -> bytes:

@@ -21,7 +21,9 @@ from functools import partial
 import trio
 
 from luciole.client.fuse.direct.channel import Channel
-from luciole.client.fuse.direct.dispatch import DETACHED, Dispatcher
+from luciole.client.fuse.direct.dispatch import DETACHED, Data, Dispatcher
+from luciole.client.fuse.direct.files import small_read
+from luciole.client.fuse.direct.gathering import Gathering
 from luciole.client.fuse.direct.killed import Killed
 from luciole.client.fuse.direct.memory import Buffer, Pool
 from luciole.client.fuse.direct.messages import RefusedError, Request
@@ -46,6 +48,8 @@ class Server:
         self.context = dispatcher.context
         self._threads_max = threads_max
         self._pool = Pool(REQUEST_BYTES_MAX)
+        self._gathering = Gathering(self._rescue)
+        self._rescues_left = threading.Semaphore(threads_max)
         self._killed = Killed(partial(channel.answer_error, number=errno.EINTR))
         self._guard = threading.Lock()
         self._threads = 0
@@ -120,19 +124,50 @@ class Server:
             if request.opcode in DETACHED:
                 self.channel.answer_error(request.unique, errno.ENOLCK)
                 return False
-        self._answer(request)
-        return request.lent
+        if not small_read(request):
+            self._answer(request)
+            return request.lent
+        self._killed.begin(request)  # it may be put down for a while
+        if self._gathering.put_down(request):
+            return True
+        try:
+            self._answer(request)
+        finally:
+            while others := self._gathering.others():
+                self._answer_reads(others)
+        return False
+
+    def _answer_reads(self, requests: list[Request]) -> None:
+        if len(requests) == 1:
+            self._answer(requests[0])
+            return
+        for request, answer in zip(requests, self.dispatcher.answer_reads(requests), strict=True):
+            self._killed.end(request)
+            self._reply(request, answer)
+
+    def _rescue(self, request: Request) -> bool:
+        """Answers a read on a thread beside the others; False: there are too many."""
+        if not self._rescues_left.acquire(blocking=False):
+            return False
+        trio.lowlevel.start_thread_soon(partial(self._answer, request), self._rescued)
+        return True
+
+    def _rescued(self, _: object) -> None:
+        self._rescues_left.release()
 
     def _detached_ended(self, _: object) -> None:
         self._locks_left.release()
 
     def _answer(self, request: Request) -> None:
-        unique = request.unique
         if request.opcode == Opcode.INTERRUPT and len(request.body) >= INTERRUPT_IN.size:
             self._killed.announced(request.fields(INTERRUPT_IN)[0])
         self._killed.begin(request)
         answer = self.dispatcher.answer(request)
         self._killed.end(request)
+        self._reply(request, answer)
+
+    def _reply(self, request: Request, answer: Data | int | None) -> None:
+        unique = request.unique
         if answer is None:
             return
         try:

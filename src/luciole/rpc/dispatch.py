@@ -13,20 +13,29 @@ from google.protobuf.message import DecodeError, Message
 
 from luciole.errors import FsError, Kind
 from luciole.proto.method import Method, Service
+from luciole.rpc.at_once import key as key_of
 from luciole.rpc.interface import ServerCall
 
 _log = structlog.get_logger(__name__)
 
+AT_ONCE = "_at_once"
+AtOnce = Callable[[bytes, ServerCall], bytes | None]
 Handle = Callable[[Message, ServerCall], Coroutine[object, None, Message]]
 Services = Sequence[tuple[Service, object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A method and the handler that serves it."""
+    """A method and the handler that serves it.
+
+    `at_once`, if the handler has it, takes a request as bytes and gives the reply as bytes, without
+    waiting for anything; None: this request is for `handle`. It is named as the method's handler,
+    with `_at_once` behind.
+    """
 
     method: Method[Message, Message]
     handle: Handle
+    at_once: AtOnce | None = None
 
     def parse(self, data: bytes) -> Message:
         """The request in `data`. Raises FsError INVALID_ARGUMENT."""
@@ -57,13 +66,17 @@ class Endpoints:
 
     def __init__(self, services: Services) -> None:
         self._endpoints: dict[tuple[int, int], Endpoint] = {}
+        self.at_once: dict[int, Endpoint] = {}  # those that can, by at_once.key
         self._names = ", ".join(service.name for service, _ in services)
         for service, handler in services:
             for method in service.methods:
                 handle: Handle | None = getattr(handler, method.handler, None)
                 if handle is not None:
                     key = (method.service_id, method.method_id)
-                    self._endpoints[key] = Endpoint(method, handle)
+                    at_once = getattr(handler, method.handler + AT_ONCE, None)
+                    endpoint = self._endpoints[key] = Endpoint(method, handle, at_once)
+                    if at_once is not None:
+                        self.at_once[key_of(*key)] = endpoint
 
     def find(self, service_id: int, method_id: int) -> Endpoint:
         """The method's endpoint. Raises FsError UNIMPLEMENTED."""

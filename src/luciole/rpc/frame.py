@@ -47,10 +47,11 @@ ERROR_BYTES_MAX = 64 * 1024
 QUEUE_PAIR_BYTES_MAX = 64
 ERROR_TEXT_MAX = 8 * 1024
 
-_BODY = struct.Struct("<4sBBHHHIQIII")
-_CHECKSUM = struct.Struct("<I")
-_HEADER = struct.Struct("<4sBBHHHIQIIII")
-HEADER_BYTES = _HEADER.size
+BODY = struct.Struct("<4sBBHHHIQIII")
+CHECKSUM = struct.Struct("<I")
+HEADER = struct.Struct("<4sBBHHHIQIIII")
+HEADER_BYTES = HEADER.size
+BODY_BYTES = BODY.size
 
 
 class FrameKind(enum.IntEnum):
@@ -104,10 +105,10 @@ def parse_header(data: memoryview) -> Header:
     Raises FsError CORRUPT_FRAME, or UNIMPLEMENTED when the peer's protocol is newer.
     """
     (magic, version, kind, service_id, method_id, flags, deadline_ms, request_id, message_length,
-     payload_length, message_checksum, checksum) = _HEADER.unpack_from(data)  # fmt: skip
+     payload_length, message_checksum, checksum) = HEADER.unpack_from(data)  # fmt: skip
     if magic != MAGIC:
         raise corrupt(f"not a luciole peer: the frame begins with {magic!r}, not {MAGIC!r}")
-    if crc32c(data[: _BODY.size]) != checksum:
+    if crc32c(data[: BODY.size]) != checksum:
         raise corrupt("the checksum of the frame header is wrong")
     if version != VERSION:
         raise _wrong_version(version)
@@ -155,11 +156,11 @@ def encode(
     flags: int = 0,
 ) -> bytes:
     """Header and message of a frame; `payload_length` bytes follow. Lengths are within bounds."""
-    body = _BODY.pack(
+    body = BODY.pack(
         MAGIC, VERSION, kind, service_id, method_id, flags, deadline_ms, request_id,
         len(message), payload_length, crc32c(message),
     )  # fmt: skip
-    return b"".join((body, _CHECKSUM.pack(crc32c(body)), message))
+    return b"".join((body, CHECKSUM.pack(crc32c(body)), message))
 
 
 def payload_bytes(buffers: Sequence[Buffer]) -> int:

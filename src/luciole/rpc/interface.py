@@ -31,6 +31,7 @@ ARENA_BYTES_MIN = 64 * 1024
 ARENA_BYTES_MAX = 16 * 1024 * 1024
 TIMEOUT_DEFAULT_S = 10.0
 TIMEOUT_MAX_S = 600.0
+NO_PAYLOAD = memoryview(b"")
 
 
 def pages(size: int) -> memoryview:
@@ -98,7 +99,7 @@ class ServerCall:
         takes_files: bool = False,
     ) -> None:
         self.deadline = deadline
-        self.payload = payload if payload is not None else memoryview(b"")
+        self.payload = payload if payload is not None else NO_PAYLOAD
         self.request_id = request_id
         self.response: Sequence[Buffer] = ()
         self.takes_files = takes_files

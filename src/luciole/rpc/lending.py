@@ -8,6 +8,7 @@ its pages are exchanged under the address (`Region.lend_no_more`), and nothing e
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from ctypes import addressof
 from typing import NamedTuple
@@ -51,6 +52,7 @@ class Lender:
         self._show = show
         self._retire = retire
         self._numbers: dict[int, int] = {}
+        self._last: Callable[[], Region | None] = _no_region  # where the last room was
 
     def lend(self, payload: Sequence[Buffer], into: Sequence[memoryview]) -> Loan:
         """What the server may reach of a call's buffers. Raises what `show` raises of I/O."""
@@ -59,6 +61,30 @@ class Lender:
             return Loan(encode_table(pieces, [])) if pieces else NOTHING
         rooms = self._pieces(into, align=PAGE)
         return Loan(encode_table([], rooms), into) if rooms else NOTHING
+
+    def lend_room(self, room: memoryview) -> tuple[int, int] | None:
+        """Region and offset of a call's one room, if it can be lent: all of it, as whole pages.
+
+        `Loan.take_back` ends it. Raises what `show` raises of I/O.
+        """
+        try:
+            address = addressof(first_byte(room))
+        except (TypeError, ValueError):
+            return None
+        size = room.nbytes
+        region = self._last()
+        if region is None or region.has_lost \
+                or not 0 <= address - region.address <= region.size - size:
+            place = place_of(room)
+            if place is None:
+                return None
+            region = place.region
+            self._last = weakref.ref(region)
+        number = self._numbers.get(region.number)
+        if number is None:
+            number = self._introduce(region)
+        offset = address - region.address
+        return None if number == REFUSED or (offset | size) % PAGE else (number, offset)
 
     def _pieces(self, buffers: Sequence[Buffer], *, align: int) -> list[int] | None:
         """Region, length and offset of each; None: not all of them can be lent."""
@@ -104,3 +130,7 @@ class Lender:
             number = REFUSED  # the server has its reasons, and bytes can travel
         self._numbers[region.number] = number
         return number
+
+
+def _no_region() -> None:
+    """Before the first room."""

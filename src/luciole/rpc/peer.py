@@ -125,6 +125,30 @@ class Peer(Generic[C]):
         length = frame.payload_bytes(payload) if payload else 0
         return Outgoing(method, next(self._ids), message, payload, length)
 
+    def take_unseen(self) -> C | None:
+        """An idle connection, begun as by `begin`, or None.
+
+        Unlike one of `take` it may have died meanwhile, if not of our own doing.
+        """
+        retired: list[C] = []
+        found: C | None = None
+        with self._guard:
+            while self._idle and found is None:
+                connection = self._idle.pop()
+                if connection.retired:
+                    retired.append(connection)
+                    continue
+                found = connection
+                found.busy = True
+                self._busy.add(found)
+        for connection in retired:
+            connection.close()
+        return found
+
+    def next_id(self) -> int:
+        """The id of a new request."""
+        return next(self._ids)
+
     def take(self) -> C | None:
         """An idle connection that is alive, or None."""
         while True:

@@ -16,7 +16,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
 from luciole.rpc.rdma_device import Settings
-from luciole.rpc.tcp_client import BlockingCaller
+from luciole.rpc.tcp_client import BlockingCaller, Fetched
 
 Transport = Literal["auto", "shm", "rdma", "tcp"]
 
@@ -80,6 +80,15 @@ class NodeCaller:
         return await caller.call(
             method, request, timeout=timeout, payload=payload, sink=sink, into=into
         )
+
+    def fetch(
+        self, method: Method[RequestT, ReplyT], message: bytes, room: memoryview,
+        reply_bytes: int, timeout: float,
+    ) -> Fetched | None:
+        """As `BlockingCaller.fetch`; None also before the first call."""
+        caller = self._chosen
+        return None if caller is None else caller.fetch(
+            method, message, room, reply_bytes, timeout)
 
     def choose(self) -> Choice:
         """Tries what there is. Raises FsError if it must be one, which fails."""

@@ -24,6 +24,7 @@ import struct
 from collections.abc import Sequence
 
 from luciole.errors import FsError, Kind
+from luciole.rpc.at_once import room_of
 from luciole.rpc.frame import corrupt
 from luciole.rpc.interface import PAYLOAD_BYTES_MAX, Arena
 from luciole.rpc.memory import PAGE, map_file
@@ -108,6 +109,17 @@ class Shown:
             payload[position : position + len(view)] = view
             position += len(view)
         return payload.toreadonly(), views[count:]
+
+    def room(self, table: memoryview) -> memoryview | None:
+        """The one room of a request without a payload; None: it is for `resolve`."""
+        found = room_of(table)
+        if found is None:
+            return None
+        number, offset, size = found
+        if number >= len(self._regions):
+            return None
+        region = self._regions[number]
+        return region[offset : offset + size] if offset + size <= len(region) else None
 
     def _views(self, pieces: memoryview) -> list[memoryview]:
         views: list[memoryview] = []

@@ -16,14 +16,16 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 import trio
+from google.protobuf.message import Message
 
 from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
-from luciole.rpc import frame, stream
+from luciole.rpc import at_once, frame, stream
 from luciole.rpc.interface import TIMEOUT_DEFAULT_S
 from luciole.rpc.lending import NOTHING, Lender, Loan
 from luciole.rpc.memory import Region
@@ -38,8 +40,16 @@ from luciole.runtime import sent
 CONNECT_TIMEOUT_S = 1.0
 UPGRADE_TIMEOUT_S = 2.0
 LATE_S = 0.01
+FETCH_BYTES_MAX = 64 * 1024  # of one `fetch`, if they travel
 
 _log = structlog.get_logger(__name__)
+
+
+class Fetched(NamedTuple):
+    """What `BlockingCaller.fetch` was answered. `message`: None for no reply to that request."""
+
+    message: bytes | FsError | None
+    in_place: bool
 
 
 class _BlockingConnection(Connection):
@@ -47,6 +57,7 @@ class _BlockingConnection(Connection):
         super().__init__(connected)
         self.wire: BlockingWire = BlockingWire(connected)
         self._until = 0.0
+        self._lent = False  # the server knows the room of the last `fetch`
         self._lender: Lender | None = None
         self.rdma: RdmaEnd | None = None
         if connected.family == socket.AF_UNIX:
@@ -62,6 +73,67 @@ class _BlockingConnection(Connection):
             return NOTHING
         self._until = deadline
         return self._lender.lend(payload, into)
+
+    def fetch(
+        self, request: at_once.Request, reply: type[Message], room: memoryview, reply_bytes: int,
+        deadline: float,
+    ) -> Fetched | None:
+        """As `BlockingCaller.fetch`; None: it is nothing for this connection."""
+        if self.rdma is not None:
+            return None
+        request_id = request.request_id
+        if self._lender is None:
+            if len(room) > FETCH_BYTES_MAX:
+                return None
+            self.wire.send([at_once.encode(request)], deadline)
+            return Fetched(self._take_behind(request_id, room, reply_bytes, deadline), False)
+        self._until = deadline
+        self._lent = False
+        place = self._lender.lend_room(room)
+        if place is None:
+            return None
+        table = at_once.room_table(*place, len(room))
+        self.wire.send([at_once.encode(request, table)], deadline)
+        self._lent = True
+        view = self.inbox.view
+        count = self._receive_more([view], 0, 1, deadline)
+        message = at_once.answered(view, count, request_id, shared=True)
+        if message is not None:
+            return Fetched(message, True)
+        reader = stream.read_reply(self.inbox, request_id, reply, None, in_place=True)
+        outcome = self.wire.pull(reader, deadline, count)
+        if isinstance(outcome, FsError):
+            return Fetched(outcome, True)
+        return Fetched(outcome.SerializeToString(), True)
+
+    def take_back(self, room: memoryview) -> None:
+        """A `fetch` failed: what the server still writes into its room is to go nowhere."""
+        if self._lent:  # else no server knows of it, as of one that died before
+            Loan(rooms=[room]).take_back()
+
+    def _take_behind(
+        self, request_id: int, room: memoryview, reply_bytes: int, deadline: float
+    ) -> bytes | None:
+        """The message of a reply whose bytes follow it, which go into `room`; None: of another."""
+        head = self.inbox.view[: frame.HEADER_BYTES + reply_bytes]
+        count = self._receive_more([head, room], 0, len(head), deadline)
+        message_length, payload_length = at_once.expected(head)
+        if message_length != reply_bytes or payload_length > len(room):
+            return None
+        rest = [head, room[:payload_length]]
+        count = self._receive_more(rest, count, len(head) + payload_length, deadline)
+        return at_once.answered(head, count, request_id, shared=False)
+
+    def _receive_more(
+        self, views: list[memoryview], count: int, wanted: int, deadline: float
+    ) -> int:
+        """Fills `views`, which hold `count` bytes, with at least `wanted`; returns how many."""
+        while count < wanted:
+            step = self.wire.receive(stream.after(views, count) if count else views, deadline)
+            if not step:
+                raise ConnectionResetError("the peer hung up")
+            count += step
+        return count
 
     def upgrade(self, settings: Settings, deadline: float) -> None:
         """From TCP to RDMA. Raises FsError or OSError; it is to be closed then."""
@@ -180,6 +252,46 @@ class BlockingCaller:
         if isinstance(outcome, FsError):
             raise outcome
         return outcome
+
+    def fetch(
+        self, method: Method[RequestT, ReplyT], message: bytes, room: memoryview,
+        reply_bytes: int, timeout: float,
+    ) -> Fetched | None:
+        """A call whose reply fills one room, in few steps. Blocks the thread.
+
+        It is for what may be asked twice: whatever is not as it mostly is (None: the peer is not
+        connected, the room cannot be lent; FsError: the connection broke, or the answer is no
+        such reply) is to be asked by `call`, which also tells a dead connection beforehand.
+
+        Args:
+            message: the serialised request.
+            room: for all bytes of the reply, not empty.
+            reply_bytes: size of the serialised reply if its bytes travel.
+
+        Returns the serialised reply, and whether its bytes were put in place, where the server has
+        verified them.
+        """
+        peer = self._peer
+        connection = peer.take_unseen()
+        if connection is None:
+            return None
+        try:
+            found = connection.fetch(
+                at_once.Request(method.service_id, method.method_id, frame.milliseconds(timeout),
+                                peer.next_id(), message),
+                method.reply, room, reply_bytes, time.monotonic() + timeout)
+            if found is not None and found.message is None:
+                raise frame.corrupt("no such reply")
+        except BaseException as error:
+            peer.discard(connection)
+            connection.take_back(room)
+            if isinstance(error, Exception):
+                raise peer.broken(error, method.path, timeout) from error
+            raise
+        peer.give(connection)
+        if found is not None and isinstance(found.message, FsError):
+            raise found.message
+        return found
 
     def __str__(self) -> str:
         return str(self._peer)

@@ -122,10 +122,15 @@ class BlockingWire:
             except BlockingIOError:
                 continue
 
-    def pull(self, reader: Reader[T], deadline: float) -> T:
-        """Drives a reader to its end; returns what it read."""
+    def pull(self, reader: Reader[T], deadline: float, received: int = 0) -> T:
+        """Drives a reader to its end; returns what it read.
+
+        The buffers that it asks for first hold `received` bytes already.
+        """
         try:
             wanted = next(reader)
+            if received:
+                wanted = reader.send(received)
             while True:
                 wanted = reader.send(self.receive(wanted, deadline))
         except StopIteration as stop:
