@@ -19,7 +19,7 @@ simulator) the simulated network. What every binding keeps:
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
@@ -32,17 +32,25 @@ TIMEOUT_DEFAULT_S = 10.0
 TIMEOUT_MAX_S = 600.0
 
 
+Memory = Callable[[int], memoryview]  # fresh, of so many bytes, more than none
+
+
 def pages(size: int) -> memoryview:
     """Fresh memory of `size` bytes, more than none, that begins at a page, as disks want it."""
     return memoryview(mmap.mmap(-1, size))
 
 
 class Arena:
-    """Memory of a connection for the payloads of its replies, used again for the next one."""
+    """Memory of a connection for the payloads of its replies, used again for the next one.
 
-    __slots__ = ("_used", "_view")
+    Args:
+        memory: where it is from; begins at a page.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_memory", "_used", "_view")
+
+    def __init__(self, memory: Memory = pages) -> None:
+        self._memory = memory
         self._view = memoryview(bytearray())
         self._used = 0
 
@@ -58,7 +66,7 @@ class Arena:
 
     def make(self, size: int) -> memoryview:
         """Fresh memory of at least `size` bytes, of the kind that the transport wants."""
-        return pages(size)
+        return self._memory(size)
 
     def reset(self, keep: int = ARENA_BYTES_MAX) -> None:
         """The reply has left. Memory of more than `keep` bytes is given back."""
