@@ -7,6 +7,7 @@ from typing import Protocol
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import StorageStub
 from luciole.routing import RoutingTable
+from luciole.rpc.interface import Memory
 
 
 class Routing(Protocol):
@@ -21,6 +22,10 @@ class Routing(Protocol):
 
 class Peers(Protocol):
     """Connections to other storage services."""
+
+    @property
+    def memory(self) -> Memory:
+        """Where bytes for them, and from them, may lie so that they need not be moved."""
 
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """A stub of the service on `node`."""
