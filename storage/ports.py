@@ -8,6 +8,7 @@ from luciole.proto import mgmtd_pb2
 from luciole.proto.services import StorageStub
 from luciole.routing import RoutingTable
 from luciole.rpc.interface import Memory
+from luciole.rpc.reach import Choice
 
 
 class Routing(Protocol):
@@ -29,6 +30,9 @@ class Peers(Protocol):
 
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """A stub of the service on `node`."""
+
+    def way(self, node: mgmtd_pb2.Node) -> Choice | None:
+        """By what calls go to a node; None: none was answered yet."""
 
 
 class Fence(Protocol):

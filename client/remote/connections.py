@@ -86,7 +86,9 @@ class Connections:
             return made
 
     def way(self, node: mgmtd_pb2.Node) -> Choice | None:
-        """By what calls go to a node; None: nothing has gone there yet, or TCP is all there is."""
+        """By what calls go to a node; None: none was answered yet."""
+        if self._reach is None or not node.local:
+            return Choice("tcp", "the node announces no socket for callers on its machine")
         known = self._nodes.get((node.host, node.rpc_port))
         caller: object = known[1] if known is not None and known[0] == node.local else None
         return caller.choice if isinstance(caller, NodeCaller) else None
