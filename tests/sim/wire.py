@@ -4,8 +4,8 @@ Layer: tests. As on a real wire, a handler goes on when its caller has given up,
 learns of a dead peer when its connection breaks. A lost letter is a broken connection (both ends
 hear soon) or silence (the caller waits for its deadline). A letter is for the process that ran when
 it was sent: connections do not outlive it. Half of the letters carry only where their bytes lie, as
-on one machine: when their sender has given up it uses that memory again, and a receiver that comes to
-it then finds something else there. Updates of chunks are sometimes delivered twice, those
+on one machine: when their sender has given up it uses that memory again, and a receiver that comes
+to it then finds something else there. Updates of chunks are sometimes delivered twice, those
 between replicas only while the sender waits, for it gives up its link together with the call.
 """
 
