@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import msgspec
@@ -87,6 +88,18 @@ class Cluster:
         text = self.luciole(
             "fsck", "--dir", str(self.directory.path), "--json", expect=expect)
         return [problem["kind"] for problem in json.loads(text[text.index("{"):])["problems"]]
+
+    def forwards(self, count: int) -> list[tuple[str, str]]:
+        """By what storage services reach each other, and why not better, once `count` have."""
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while True:
+            text = self.luciole("doctor", "--dir", str(self.directory.path), "--json")
+            found = [(other["transport"], other["why"]) for node in json.loads(text)["nodes"]
+                     for other in node["neighbours"]]
+            # A service that has just started has not called every neighbour yet.
+            if len(found) == count and all(transport for transport, _ in found):
+                return found
+            assert time.monotonic() < deadline, found
 
     def records(self) -> list[processes.ProcessRecord]:
         found = [processes.running(path) for path in self.directory.run.glob("*.pid")]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import luciole
-from luciole.deploy.doctor import Neighbour, Way
+from luciole.deploy.doctor import Way
 from luciole.tests.integration.cluster import Cluster, needs_fuse
 
 pytestmark = pytest.mark.mount
@@ -45,18 +45,13 @@ def test_a_mount_over_shared_memory_and_over_tcp(
     assert cluster.fsck() == []
 
 
-def forwards(cluster: Cluster) -> list[Neighbour]:
-    """How each storage service reaches its neighbours."""
-    return [other for way in ways(cluster) for other in way.neighbours]
-
-
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_replicas_are_written_and_made_alike_between_services(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     monkeypatch.setenv("LUCIOLE_TEST_TRANSPORT", transport)
     cluster.up("--nodes", "2", "--targets-per-node", "1")
-    assert [other.transport for other in forwards(cluster)] == [transport] * 2
+    assert [way for way, _ in cluster.forwards(2)] == [transport] * 2
     data = random.Random(8).randbytes((5 << 20) + 77)
     with luciole.connect(cluster.directory.path) as fs:
         for name in ("/before", "/while"):
@@ -73,7 +68,7 @@ def test_replicas_are_written_and_made_alike_between_services(
                 assert file.read(0, len(data)) == data
     # Bytes of replicas are compared, too.
     assert cluster.fsck() == []
-    assert [other.transport for other in forwards(cluster)] == [transport] * 2
+    assert [way for way, _ in cluster.forwards(2)] == [transport] * 2
 
 
 def test_services_of_one_machine_share_memory_by_themselves(
@@ -81,4 +76,4 @@ def test_services_of_one_machine_share_memory_by_themselves(
 ) -> None:
     monkeypatch.delenv("LUCIOLE_TEST_TRANSPORT", raising=False)
     cluster.up("--nodes", "3", "--targets-per-node", "2")
-    assert {(other.transport, other.why) for other in forwards(cluster)} == {("shm", "")}
+    assert set(cluster.forwards(6)) == {("shm", "")}

@@ -92,13 +92,7 @@ def test_replicas_are_written_and_made_alike_by_rdma(
 ) -> None:
     monkeypatch.setenv("LUCIOLE_TEST_TRANSPORT", "rdma")
     cluster.up("--nodes", "2", "--targets-per-node", "1")
-
-    def forwards() -> list[str]:
-        text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json")
-        return [other["transport"] for node in json.loads(text)["nodes"]
-                for other in node["neighbours"]]
-
-    assert forwards() == ["rdma", "rdma"]
+    assert [way for way, _ in cluster.forwards(2)] == ["rdma", "rdma"]
     data = random.Random(7).randbytes(5 * MIB + 77)
     # A client by RDMA, whose bytes come into registered memory, and one by TCP: both are sent on.
     for transport in ("rdma", "tcp"):
@@ -114,4 +108,4 @@ def test_replicas_are_written_and_made_alike_by_rdma(
             file.write(data, 0)
     cluster.up("--nodes", "2", "--targets-per-node", "1")  # waits until all replicas serve
     assert cluster.fsck() == []
-    assert forwards() == ["rdma", "rdma"]
+    assert [way for way, _ in cluster.forwards(2)] == ["rdma", "rdma"]
