@@ -23,8 +23,8 @@ TOTAL_SECONDS = 30.0
 def serve(config: MetaConfig) -> None:
     """Runs until SIGTERM. Raises FsError when it cannot start."""
     runtime = ThreadRuntime()
+    config = cluster_config(runtime, config, mgmtd_pb2.META)
     node = Node(runtime, config, mgmtd_pb2.META)
-    config = cluster_config(config, "meta", node)
     store = open_store(
         config.kv, runtime, durability=config.durability, sync_seconds=config.sync_seconds)
     try:

@@ -1644,6 +1644,10 @@ STORAGE_SYNC_APPLIED: Method[storage_pb2.SyncAppliedRequest, common_pb2.Empty] =
     "Storage", "SyncApplied", "sync_applied", 3, 11,
     storage_pb2.SyncAppliedRequest, common_pb2.Empty,
 )
+STORAGE_WAYS: Method[common_pb2.Empty, storage_pb2.WaysReply] = Method(
+    "Storage", "Ways", "ways", 3, 13,
+    common_pb2.Empty, storage_pb2.WaysReply,
+)
 STORAGE = _service("Storage", 3, (
     STORAGE_WRITE,
     STORAGE_FORWARD,
@@ -1657,6 +1661,7 @@ STORAGE = _service("Storage", 3, (
     STORAGE_PROBE,
     STORAGE_READ_PACKED,
     STORAGE_SYNC_APPLIED,
+    STORAGE_WAYS,
 ))
 
 
@@ -1710,6 +1715,10 @@ class StorageService(Protocol):
     async def sync_applied(
         self, request: storage_pb2.SyncAppliedRequest, call: Call
     ) -> common_pb2.Empty: ...
+
+    async def ways(
+        self, request: common_pb2.Empty, call: Call
+    ) -> storage_pb2.WaysReply: ...
 
 
 class StorageStub:
@@ -1895,6 +1904,21 @@ class StorageStub:
         """Calls Storage.SyncApplied."""
         return await self.caller.call(
             STORAGE_SYNC_APPLIED, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def ways(
+        self,
+        request: common_pb2.Empty,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[storage_pb2.WaysReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> storage_pb2.WaysReply:
+        """Calls Storage.Ways."""
+        return await self.caller.call(
+            STORAGE_WAYS, request,
             timeout=timeout, payload=payload, sink=sink, into=into,
         )
 

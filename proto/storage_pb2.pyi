@@ -336,3 +336,19 @@ class SyncAppliedRequest(_message.Message):
     incarnation: int
     records: _containers.RepeatedCompositeFieldContainer[AppliedRecord]
     def __init__(self, chain: _Optional[_Union[VersionedChain, _Mapping]] = ..., incarnation: _Optional[int] = ..., records: _Optional[_Iterable[_Union[AppliedRecord, _Mapping]]] = ...) -> None: ...
+
+class Way(_message.Message):
+    __slots__ = ("node_id", "transport", "why")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    transport: str
+    why: str
+    def __init__(self, node_id: _Optional[int] = ..., transport: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class WaysReply(_message.Message):
+    __slots__ = ("ways",)
+    WAYS_FIELD_NUMBER: _ClassVar[int]
+    ways: _containers.RepeatedCompositeFieldContainer[Way]
+    def __init__(self, ways: _Optional[_Iterable[_Union[Way, _Mapping]]] = ...) -> None: ...

@@ -291,8 +291,9 @@ class ChainReplica:
         if version.removed:
             io.kind = storage_pb2.REMOVE
             return io, memoryview(b"")
-        data = memoryview(bytearray(version.length))
+        data = memoryview(b"")
         if version.length:
+            data = self._peers.memory(version.length)
             with target.damage.noticing(state.chunk_id):
                 outcome = await target.engine.read(state.chunk_id, 0, data, pending=pending)
             io.checksums.extend(outcome.checksums)

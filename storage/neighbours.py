@@ -16,7 +16,6 @@ from typing import Protocol
 
 from luciole.errors import FsError
 from luciole.proto import common_pb2, mgmtd_pb2
-from luciole.routing import RoutingTable
 from luciole.runtime import Runtime
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.targets import Targets
@@ -48,20 +47,12 @@ class Neighbours:
 
     async def probe_once(self) -> None:
         """Asks every neighbour whether it is there."""
-        nodes = self._nodes(self._routing.current())
+        nodes = self._targets.neighbours(self._routing.current())
         self._silent = {
             node_id: seconds for node_id, seconds in self._silent.items() if node_id in nodes}
         calls: list[Callable[[], Awaitable[None]]] = [
             partial(self._probe, node) for node in nodes.values()]
         await self._runtime.gather(calls)
-
-    def _nodes(self, table: RoutingTable) -> dict[int, mgmtd_pb2.Node]:
-        own = {target.target_id for target in self._targets.all()}
-        others = {
-            member.target_id for chain in table.chains()
-            if any(member.target_id in own for member in chain.targets)
-            for member in chain.targets} - own
-        return {node.node_id: node for node in map(table.node_of, sorted(others))}
 
     async def _probe(self, node: mgmtd_pb2.Node) -> None:
         now = self._runtime.clock.now
@@ -85,6 +76,6 @@ class Neighbours:
         """Ends calls to those that are lost: routing has changed, what waits must look again."""
         table = self._routing.current()
         lost = {node_id for node_id, seconds in self._silent.items() if seconds >= LOST_S}
-        for node_id, node in self._nodes(table).items():
+        for node_id, node in self._targets.neighbours(table).items():
             if node_id in lost:
                 self._peers.sever(node)

@@ -7,6 +7,8 @@ from typing import Protocol
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import StorageStub
 from luciole.routing import RoutingTable
+from luciole.rpc.interface import Memory
+from luciole.rpc.reach import Choice
 
 
 class Routing(Protocol):
@@ -22,8 +24,15 @@ class Routing(Protocol):
 class Peers(Protocol):
     """Connections to other storage services."""
 
+    @property
+    def memory(self) -> Memory:
+        """Where bytes for them, and from them, may lie so that they need not be moved."""
+
     def storage(self, node: mgmtd_pb2.Node) -> StorageStub:
         """A stub of the service on `node`."""
+
+    def way(self, node: mgmtd_pb2.Node) -> Choice | None:
+        """By what calls go to a node; None: none was answered yet."""
 
 
 class Fence(Protocol):

@@ -14,6 +14,7 @@ from luciole.proto import mgmtd_pb2, storage_pb2
 from luciole.routing import serving_targets
 from luciole.runtime import Runtime
 from luciole.storage.chain import ChainReplica
+from luciole.storage.copying import fetch
 from luciole.storage.engine.interface import Version
 from luciole.storage.ports import Peers, Routing
 from luciole.storage.targets import Target, Targets
@@ -124,18 +125,9 @@ class Repair:
         self, chain: mgmtd_pb2.Chain, other: int, chunk_id: bytes, version: Version
     ) -> memoryview:
         """The content of exactly this version on another replica. Raises FsError."""
-        data = memoryview(bytearray(version.length))
         wanted = storage_pb2.ReadIO(
             chunk_id=chunk_id, length=version.length, version=version.number)
         wanted.chain.chain_id, wanted.chain.version = chain.chain_id, chain.version
-
-        def sink(reply: storage_pb2.ReadReply) -> list[memoryview]:
-            return [data[: result.length] for result in reply.results if result.length]
-
         stub = self._peers.storage(self._routing.current().node_of(other))
-        reply = await stub.read(
-            storage_pb2.ReadRequest(ios=[wanted]), timeout=FETCH_TIMEOUT_S, sink=sink)
-        [result] = reply.results
-        if result.HasField("error"):
-            raise FsError.from_proto(result.error)
-        return data[: result.length]
+        fetched = await fetch(stub, wanted, self._peers.memory, FETCH_TIMEOUT_S)
+        return fetched.room[: fetched.result.length]

@@ -65,8 +65,8 @@ def target_id(node_id: int, disk: int, number: int) -> int:
 def serve(config: StorageConfig, company: Company = alone) -> None:
     """Runs until SIGTERM, with what `company` opens. Raises FsError when it cannot start."""
     runtime = ThreadRuntime()
+    config = cluster_config(runtime, config, mgmtd_pb2.STORAGE)
     node = Node(runtime, config, mgmtd_pb2.STORAGE)
-    config = cluster_config(config, "storage", node)
     with ExitStack() as resources:
         targets = Targets(_open_targets(config, resources))
         beside = resources.enter_context(company(config, node))
@@ -97,7 +97,8 @@ def serve(config: StorageConfig, company: Company = alone) -> None:
             for target in targets.all():
                 await target.engine.release_idle()
 
-        with serving(config, services.STORAGE, service, beside.services) as ports:
+        with serving(
+            config, services.STORAGE, service, beside.services, node.memory) as ports:
             member = node.membership(
                 ports, targets.reports, unreachable=neighbours.unreachable,
                 step_down=targets.step_down, kv_capacity=beside.kv_capacity)

@@ -385,6 +385,15 @@ class StorageService:
         """Answers."""
         return common_pb2.Empty()
 
+    async def ways(self, request: common_pb2.Empty, call: Call) -> storage_pb2.WaysReply:
+        """By what this node reaches those that it shares chains with."""
+        reply = storage_pb2.WaysReply()
+        for node in self._targets.neighbours(self._routing.current()).values():
+            choice = self._peers.way(node)
+            reply.ways.add(node_id=node.node_id, transport=choice.transport if choice else "",
+                           why=choice.why if choice else "not reached yet")
+        return reply
+
     # Resync and fsck.
 
     async def list_chunks(

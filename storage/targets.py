@@ -103,6 +103,15 @@ class Targets:
         raise FsError(Kind.CHAIN_VERSION_MISMATCH, "no target of the chain is on this node",
                       f"chain {chain.chain_id}")
 
+    def neighbours(self, table: RoutingTable) -> dict[int, mgmtd_pb2.Node]:
+        """The nodes that this one shares chains with, by id."""
+        own = {target.target_id for target in self.all()}
+        others = {
+            member.target_id for chain in table.chains()
+            if any(member.target_id in own for member in chain.targets)
+            for member in chain.targets} - own
+        return {node.node_id: node for node in map(table.node_of, sorted(others))}
+
     def observe(self, table: RoutingTable) -> None:
         """Takes over what new routing says of our targets."""
         with self._guard:

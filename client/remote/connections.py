@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from luciole.config import ClientConfig
+from luciole.config import ClientConfig, MetaConfig, StorageConfig
 from luciole.proto import mgmtd_pb2
 from luciole.proto.services import Caller, KvCacheStub, MetaStub, MgmtdStub, StorageStub
+from luciole.rpc.interface import Memory
 from luciole.rpc.rdma_device import Settings
-from luciole.rpc.reach import NodeCaller
+from luciole.rpc.reach import Choice, NodeCaller
 from luciole.rpc.tcp_client import BlockingCaller
 
 
@@ -30,20 +31,29 @@ class Closable(Protocol):
         """Gives them up."""
 
 
+def plain(size: int) -> memoryview:
+    """Memory that nobody is lent."""
+    return memoryview(bytearray(size))
+
+
 class Connections:
     """Callers by address. Making one opens nothing; they connect when used.
 
     Args:
         connect: makes the caller of an address.
         reach: makes the caller of a node that is perhaps on this machine; None: as any other.
+        memory: where bytes for nodes, and from them, may lie so that the best of transports has
+            no need to move them.
     """
 
     def __init__(
         self, connect: Callable[[tuple[str, int]], Caller],
         reach: Callable[[mgmtd_pb2.Node], Caller] | None = None,
+        memory: Memory = plain,
     ) -> None:
         self._connect = connect
         self._reach = reach
+        self.memory = memory
         self._guard = threading.Lock()  # of making the caller of a node
         self._callers: dict[tuple[str, int], Caller] = {}
         self._nodes: dict[tuple[str, int], tuple[str, Caller]] = {}
@@ -74,6 +84,14 @@ class Connections:
             made = self._reach(node)
             self._nodes[address] = local, made
             return made
+
+    def way(self, node: mgmtd_pb2.Node) -> Choice | None:
+        """By what calls go to a node; None: none was answered yet."""
+        if self._reach is None or not node.local:
+            return Choice("tcp", "the node announces no socket for callers on its machine")
+        known = self._nodes.get((node.host, node.rpc_port))
+        caller: object = known[1] if known is not None and known[0] == node.local else None
+        return caller.choice if isinstance(caller, NodeCaller) else None
 
     def sever(self, node: mgmtd_pb2.Node) -> None:
         """Ends every call to a node that is known to be dead.
@@ -115,15 +133,19 @@ class Connections:
         return MgmtdStub(self.caller(address))
 
 
-def rdma_settings(config: ClientConfig) -> Settings:
-    """What a client's configuration says of its RDMA device."""
+Reaching = ClientConfig | MetaConfig | StorageConfig
+
+
+def rdma_settings(config: Reaching) -> Settings:
+    """What a configuration says of the RDMA device."""
     return Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index)
 
 
 def connections_of(
-    config: ClientConfig, name: str, make: type[BlockingCaller] = BlockingCaller
+    config: Reaching, name: str, make: type[BlockingCaller] = BlockingCaller, *,
+    memory: Memory = plain,
 ) -> Connections:
-    """The connections of a client whose waits block, by its `transport`; `name` is for logs."""
+    """Connections whose waits block, by the configured `transport`; `name` is for logs."""
 
     def connect(address: tuple[str, int]) -> Caller:
         return make(address, cluster_id=config.cluster_id, name=name)
@@ -133,4 +155,4 @@ def connections_of(
             (node.host, node.rpc_port), node.local, config.transport,
             cluster_id=config.cluster_id, name=name, make=make, rdma=rdma_settings(config))
 
-    return Connections(connect, reach)
+    return Connections(connect, reach, memory)

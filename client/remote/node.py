@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-from luciole.client.remote.connections import Connections
+from luciole.client.remote.connections import connections_of
 from luciole.client.remote.manager import Manager, RoutingCache
 from luciole.client.remote.membership import (
     Membership,
@@ -13,20 +14,25 @@ from luciole.client.remote.membership import (
     has_no_part,
     no_targets,
 )
-from luciole.config import ConfigT, MetaConfig, StorageConfig, overlay
+from luciole.config import MetaConfig, StorageConfig, overlay
 from luciole.errors import FsError, Retry
 from luciole.proto import mgmtd_pb2
-from luciole.proto.services import Caller
+from luciole.rpc.interface import Memory, pages
 from luciole.rpc.serving import Ports
-from luciole.rpc.tcp_client import BlockingCaller
+from luciole.rpc.slices import Slices
 from luciole.runtime import Runtime, drive
+
+MemberConfigT = TypeVar("MemberConfigT", MetaConfig, StorageConfig)
 
 MANAGER_WAIT_S = 15.0
 MANAGER_PAUSE_S = 0.2
 
 
 class Node:
-    """A process's connections, routing and manager, on threads."""
+    """A process's connections, routing and manager, on threads.
+
+    `memory` is where the process receives and reads what it may send on to storage services.
+    """
 
     def __init__(
         self, runtime: Runtime, config: MetaConfig | StorageConfig, kind: mgmtd_pb2.NodeKind
@@ -34,12 +40,10 @@ class Node:
         self.runtime = runtime
         self._config = config
         self._kind = kind
-        name = f"{mgmtd_pb2.NodeKind.Name(kind).lower()}-{config.node_id}"
-
-        def connect(address: tuple[str, int]) -> Caller:
-            return BlockingCaller(address, cluster_id=config.cluster_id, name=name)
-
-        self.connections = Connections(connect)
+        forwards = kind == mgmtd_pb2.STORAGE and config.transport != "tcp"
+        self.memory: Memory = Slices().take if forwards else pages
+        self.connections = connections_of(
+            config, f"{_service(kind)}-{config.node_id}", memory=self.memory)
         self.routing = RoutingCache(runtime)
         self.manager = Manager(runtime, self.connections, config.mgmtd, self.routing)
         self.client_id = runtime.entropy.token(16)
@@ -62,12 +66,19 @@ class Node:
             unreachable=unreachable, step_down=step_down)
 
 
-def cluster_config(config: ConfigT, service: str, node: Node) -> ConfigT:
+def _service(kind: mgmtd_pb2.NodeKind) -> str:
+    return mgmtd_pb2.NodeKind.Name(kind).lower()
+
+
+def cluster_config(
+    runtime: Runtime, config: MemberConfigT, kind: mgmtd_pb2.NodeKind
+) -> MemberConfigT:
     """`config` with what the cluster's operators set for all services of this kind.
 
     Waits for a manager that is starting up. Raises its FsError when none answers.
     """
-    runtime = node.runtime
+    service = _service(kind)
+    node = Node(runtime, config, kind)  # of its own: what is set may change how nodes are reached
     deadline = runtime.clock.now() + MANAGER_WAIT_S
     request = mgmtd_pb2.GetConfigRequest(service=service)
 
@@ -81,5 +92,8 @@ def cluster_config(config: ConfigT, service: str, node: Node) -> ConfigT:
                     raise
                 await runtime.sleep(MANAGER_PAUSE_S)
 
-    reply = drive(ask())
+    try:
+        reply = drive(ask())
+    finally:
+        node.connections.close()
     return overlay(config, reply.content, f"{service} configuration version {reply.version}")

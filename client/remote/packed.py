@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from luciole.checksum import BLOCK_SIZE, crc32c
+from luciole.checksum import crc32c
 from luciole.client.core.layout import KIND_FILE
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections

@@ -25,6 +25,9 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 ByteRate = Annotated[int, Meta(ge=0, le=1 << 40)]
 LogLevel = Literal["debug", "info", "warning", "error"]
+# How storage and metadata services are reached. auto: the best; shm: only those of this machine;
+# rdma: only through a verbs device; tcp: never in a better way.
+Transport = Literal["auto", "shm", "rdma", "tcp"]
 KiB = 1024
 MiB = 1024 * 1024
 MACHINE_KEYS = {
@@ -40,7 +43,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     host: str = "127.0.0.1"
     rpc_port: Port = 0  # framed protocol; 0: any free port
     grpc_port: Port = 0
-    rdma_device: str = ""  # for callers that come by RDMA; empty, 0 and -1: chosen
+    rdma_device: str = ""  # of RDMA, both ways; empty, 0 and -1: chosen
     rdma_port: Annotated[int, Meta(ge=0, le=255)] = 0
     rdma_gid_index: Annotated[int, Meta(ge=-1, le=65535)] = -1
     log_level: LogLevel = "info"
@@ -67,6 +70,7 @@ class MetaConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_only
 
     kv: str = "embedded:/var/lib/luciole/kv"
     mgmtd: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:7000"])
+    transport: Transport = "auto"  # to storage services
     # Of the embedded store: what a change of names survives when it is answered. "power": a loss of
     # power. "process": the death of every process, and a loss of power after sync_seconds or fsync.
     durability: Literal["process", "power"] = "process"
@@ -83,6 +87,7 @@ class StorageConfig(ServiceConfig, frozen=True, forbid_unknown_fields=True, kw_o
     """The storage service."""
 
     mgmtd: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:7000"])
+    transport: Transport = "auto"  # to the other storage services
     disks: list[str] = msgspec.field(default_factory=lambda: ["/var/lib/luciole/disk1"])
     targets_per_disk: Annotated[int, Meta(ge=1, le=256)] = 4
     durability: Literal["process", "power"] = "process"
@@ -113,8 +118,7 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     write_buffer_bytes: Annotated[int, Meta(ge=64 * KiB, le=1024 * MiB)] = 8 * MiB  # per open file
     read_ahead_bytes: Annotated[int, Meta(ge=0, le=256 * MiB)] = 4 * MiB  # kernel readahead
     fuse_binding: Literal["direct", "pyfuse3"] = "direct"  # docs/posix.md says how they differ
-    # auto: the best; shm: only services of this machine; rdma: only through a verbs device.
-    transport: Literal["auto", "shm", "rdma", "tcp"] = "auto"
+    transport: Transport = "auto"
     rdma_device: str = ""  # empty, 0 and -1: chosen
     rdma_port: Annotated[int, Meta(ge=0, le=255)] = 0
     rdma_gid_index: Annotated[int, Meta(ge=-1, le=65535)] = -1

@@ -8,13 +8,15 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from luciole.config import MetaConfig, StorageConfig
 from luciole.deploy import mounts, processes
-from luciole.deploy.cluster_directory import ClusterDirectory
+from luciole.deploy.cluster_directory import ClusterDirectory, services_of
 
 COMMAND_SECONDS = 60
 # Below the ports that the kernel gives to clients, apart for each process of a test run.
@@ -49,18 +51,28 @@ class Cluster:
         return [first, second]
 
     def up(self, *arguments: str) -> dict[str, object]:
-        """Starts what is not up. With LUCIOLE_TEST_TRANSPORT clients take that transport."""
+        """Starts what is not up. With LUCIOLE_TEST_TRANSPORT all of it takes that transport."""
         transport = os.environ.get("LUCIOLE_TEST_TRANSPORT")
         if transport and not self.directory.path.exists():
             shape = [word for word in arguments if word not in {"--mount", *map(str, self.mounts)}]
             self._up(*shape)
+            self.down()
             self.set_transport(transport)
+            self.set_transport_of_services(transport)
         return self._up(*arguments)
 
     def set_transport(self, transport: str) -> None:
         """By which clients that start from now on reach services."""
         config = msgspec.structs.replace(self.directory.client_config(), transport=transport)
         self.directory.write_config("client", config)
+
+    def set_transport_of_services(self, transport: str) -> None:
+        """By which services that start from now on reach storage services."""
+        for service in services_of(self.directory.read()):
+            config = self.directory.service_config(service)
+            if isinstance(config, MetaConfig | StorageConfig):
+                self.directory.write_config(
+                    service.name, msgspec.structs.replace(config, transport=transport))
 
     def _up(self, *arguments: str) -> dict[str, object]:
         # Ports of its own: what an earlier cluster left in the kernel is not this one's concern.
@@ -76,6 +88,18 @@ class Cluster:
         text = self.luciole(
             "fsck", "--dir", str(self.directory.path), "--json", expect=expect)
         return [problem["kind"] for problem in json.loads(text[text.index("{"):])["problems"]]
+
+    def forwards(self, count: int) -> list[tuple[str, str]]:
+        """By what storage services reach each other, and why not better, once `count` have."""
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while True:
+            text = self.luciole("doctor", "--dir", str(self.directory.path), "--json")
+            found = [(other["transport"], other["why"]) for node in json.loads(text)["nodes"]
+                     for other in node["neighbours"]]
+            # A service that has just started has not called every neighbour yet.
+            if len(found) == count and all(transport for transport, _ in found):
+                return found
+            assert time.monotonic() < deadline, found
 
     def records(self) -> list[processes.ProcessRecord]:
         found = [processes.running(path) for path in self.directory.run.glob("*.pid")]

@@ -1,4 +1,4 @@
-"""A cluster of real processes whose client comes by RDMA, and loses a storage node."""
+"""A cluster of real processes whose client and services use RDMA, and that loses a storage node."""
 
 from __future__ import annotations
 
@@ -85,3 +85,27 @@ def test_doctor_tells_the_transport(cluster: Cluster) -> None:
         config, transport="rdma", rdma_device="mlx9"))
     text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json", expect=1)
     assert "no RDMA device 'mlx9'" in text
+
+
+def test_replicas_are_written_and_made_alike_by_rdma(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUCIOLE_TEST_TRANSPORT", "rdma")
+    cluster.up("--nodes", "2", "--targets-per-node", "1")
+    assert [way for way, _ in cluster.forwards(2)] == ["rdma", "rdma"]
+    data = random.Random(7).randbytes(5 * MIB + 77)
+    # A client by RDMA, whose bytes come into registered memory, and one by TCP: both are sent on.
+    for transport in ("rdma", "tcp"):
+        with luciole.connect(cluster.directory.path, transport=transport) as fs, \
+                fs.open(f"/{transport}", "w") as file:
+            file.write(data, 0)
+    cluster.kill("storage-1")
+    with luciole.connect(cluster.directory.path, transport="rdma") as fs:
+        for name in ("/rdma", "/tcp"):
+            with fs.open(name) as file:
+                assert file.read(0, len(data)) == data, "what the other replica was forwarded"
+        with fs.open("/alone", "w") as file:
+            file.write(data, 0)
+    cluster.up("--nodes", "2", "--targets-per-node", "1")  # waits until all replicas serve
+    assert cluster.fsck() == []
+    assert [way for way, _ in cluster.forwards(2)] == ["rdma", "rdma"]

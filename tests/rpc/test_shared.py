@@ -234,6 +234,32 @@ def test_a_killed_client_leaves_nothing(name: str, handler: Watchful) -> None:
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files, "the server keeps files")
 
 
+def test_a_region_is_mapped_once_for_all_connections() -> None:
+    region = Region(2 * PAGE)
+    inode = str(os.fstat(region.file).st_ino)
+
+    def mappings() -> int:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return sum(line.split()[4] == inode for line in lines)
+
+    before = mappings()
+    shown = [Shown() for _ in range(5)]
+    for each in shown:
+        assert each.add([os.dup(region.file)]) == 0
+    assert mappings() == before + 1
+    table = memoryview(encode_table((0, 3, 0), ()))
+    region.view[:3] = b"abc"
+    shown.pop(0)
+    assert all(bytes(each.resolve(table, Arena())[0]) == b"abc" for each in shown)
+    shown.clear()
+    del each
+    assert mappings() == before
+    again = Shown()
+    again.add([os.dup(region.file)])
+    assert bytes(again.resolve(table, Arena())[0]) == b"abc"
+    region.close()
+
+
 def test_a_closed_region_is_dropped_by_the_server(name: str, handler: Watchful) -> None:
     handler.stored = pattern(PAGE)
     caller = BlockingCaller(name, cluster_id=CLUSTER)

@@ -26,6 +26,7 @@ from luciole.mgmtd import primary
 from luciole.mgmtd.primary import Primary
 from luciole.proto import storage_pb2
 from luciole.storage.chain import ChainReplica
+from luciole.storage.engine import engine
 from luciole.storage.engine.engine import BlockEngine
 from luciole.storage.resync import Resync
 from luciole.storage.service import StorageService
@@ -256,6 +257,15 @@ def late_answer() -> AbstractContextManager[None]:
     return replaced(Deadline, "remaining", remaining)
 
 
+def unverified() -> AbstractContextManager[None]:
+    """A replica stores what it was sent, or found in its sender's memory, without a look at it."""
+
+    def verify(*_: Any) -> None:
+        return None
+
+    return replaced(engine, "verify_data", verify)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A break, and the scenario that is to show it."""
@@ -285,4 +295,5 @@ MUTANTS = {
     "no-reserve": Mutant(no_reserve, "kvcache"),
     "no-erase": Mutant(no_erase, "kvcache"),
     "late-answer": Mutant(late_answer, "kvcache"),
+    "unverified": Mutant(unverified, "lossy"),
 }

@@ -19,7 +19,7 @@ simulator) the simulated network. What every binding keeps:
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from luciole.errors import FsError, Kind
@@ -34,17 +34,25 @@ TIMEOUT_MAX_S = 600.0
 NO_PAYLOAD = memoryview(b"")
 
 
+Memory = Callable[[int], memoryview]  # fresh, of so many bytes, more than none
+
+
 def pages(size: int) -> memoryview:
     """Fresh memory of `size` bytes, more than none, that begins at a page, as disks want it."""
     return memoryview(mmap.mmap(-1, size))
 
 
 class Arena:
-    """Memory of a connection for the payloads of its replies, used again for the next one."""
+    """Memory of a connection for the payloads of its replies, used again for the next one.
 
-    __slots__ = ("_used", "_view")
+    Args:
+        memory: where it is from; begins at a page.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_memory", "_used", "_view")
+
+    def __init__(self, memory: Memory = pages) -> None:
+        self._memory = memory
         self._view = memoryview(bytearray())
         self._used = 0
 
@@ -60,7 +68,7 @@ class Arena:
 
     def make(self, size: int) -> memoryview:
         """Fresh memory of at least `size` bytes, of the kind that the transport wants."""
-        return pages(size)
+        return self._memory(size)
 
     def reset(self, keep: int = ARENA_BYTES_MAX) -> None:
         """The reply has left. Memory of more than `keep` bytes is given back."""

@@ -84,7 +84,8 @@ class Region:
         self._keeps_pages = False
         self._lost: list[tuple[int, int]] = []
         self._closers: list[Callable[[], None]] = []
-        self._guard = threading.Lock()
+        # Re-entrant: a collection may give pages back at any allocation, also under the lock.
+        self._guard = threading.RLock()
         _table.add(self)
         self._ended = weakref.finalize(self, _end, self.address, self.file, self._closers)
         self._ended.atexit = False
@@ -105,13 +106,14 @@ class Region:
 
     def give_back(self, offset: int, size: int) -> None:
         """Frees whole pages that nobody needs, and whose content is lost, unless it keeps pages."""
-        if self._keeps_pages:
-            return
-        _libc.madvise(self.address + offset, size, mmap.MADV_REMOVE)
+        with self._guard:  # a card must not be told of pages that go in this moment
+            if not self._keeps_pages:
+                _libc.madvise(self.address + offset, size, mmap.MADV_REMOVE)
 
     def keep_pages(self) -> None:
         """From now on its pages stay where they are: a network card knows their places."""
-        self._keeps_pages = True
+        with self._guard:
+            self._keeps_pages = True
 
     def lend_no_more(self, offset: int, size: int) -> None:
         """Takes whole pages away from peers: a late one writes where nobody looks.

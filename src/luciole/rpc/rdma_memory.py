@@ -12,20 +12,18 @@ its memory does. The table of regions is guarded by its lock, which a collection
 from __future__ import annotations
 
 import ctypes
-import mmap
 import threading
 from contextlib import suppress
 from typing import Any
 
 from luciole.errors import FsError, Kind
-from luciole.rpc.interface import ARENA_BYTES_MAX, Arena
-from luciole.rpc.memory import Region, address_of, place_of
+from luciole.rpc.interface import ARENA_BYTES_MAX, Arena, Memory, pages
+from luciole.rpc.memory import PAGE, Region, address_of, place_of
 from luciole.rpc.rdma_device import Device
 from luciole.rpc.rdma_table import Piece
 
 REGISTERED_BYTES_MAX = 16 << 30  # of a process
 _BYTE = ctypes.c_char
-_ALIGN = mmap.PAGESIZE
 _guard = threading.RLock()
 _registered = 0
 
@@ -145,12 +143,16 @@ def shareable(device: Device) -> Shareable:
 
 
 class RegisteredArena(Arena):
-    """An arena that the card may reach. `remote`: peers too, while the connection lives."""
+    """An arena that the card may reach. `remote`: peers too, while the connection lives.
+
+    `memory` is as for `Arena`; what it gives is shared, or a fork would take pages from under the
+    card.
+    """
 
     __slots__ = ("_current", "_device", "_old", "_remote")
 
-    def __init__(self, device: Device, *, remote: bool) -> None:
-        super().__init__()
+    def __init__(self, device: Device, *, remote: bool, memory: Memory = pages) -> None:
+        super().__init__(memory)
         self._device = device
         self._remote = remote
         self._current: Registered | None = None
@@ -158,8 +160,9 @@ class RegisteredArena(Arena):
 
     def make(self, size: int) -> memoryview:
         """As `Arena.make`. Raises FsError NO_SPACE."""
-        whole = -(-size // _ALIGN) * _ALIGN
-        view, made = registered_memory(self._device, whole, remote=self._remote)
+        whole = -(-size // PAGE) * PAGE
+        view, made = registered_memory(
+            self._device, whole, remote=self._remote, memory=self._memory)
         if self._current is not None:
             self._old.append(self._current)  # views of it may be in use until `reset`
         self._current = made
@@ -194,15 +197,13 @@ class RegisteredArena(Arena):
         self.reset(keep=-1)
 
 
-def registered_memory(device: Device, size: int, *, remote: bool) -> tuple[memoryview, Registered]:
-    """Fresh memory, and its registration. Shared, or a fork would take pages from under the card.
-
-    Raises FsError NO_SPACE.
-    """
+def registered_memory(
+    device: Device, size: int, *, remote: bool, memory: Memory = pages
+) -> tuple[memoryview, Registered]:
+    """Fresh memory, and its registration. Raises FsError NO_SPACE."""
     try:
-        memory = mmap.mmap(-1, size)
+        view = memory(size)
     except OSError as failure:
         raise FsError(Kind.NO_SPACE, f"no memory of {size} bytes: {failure}") from failure
-    view = memoryview(memory)
     address = ctypes.addressof(_BYTE.from_buffer(view))
     return view, Registered(device, address, size, remote=remote, memory=view)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
+from luciole.rpc.interface import Memory, pages
 from luciole.rpc.memory import address_of
 from luciole.rpc.rdma_device import Settings, choose
 from luciole.rpc.rdma_memory import RegisteredArena
@@ -39,12 +40,14 @@ class ServerEnd:
         connected: the TCP connection.
         card: the caller's, as it came.
         tick_s: of its wire.
+        memory: where payloads are received.
 
     Raises FsError UNAVAILABLE, NO_SPACE or CORRUPT_FRAME.
     """
 
     def __init__(
-        self, settings: Settings, connected: socket.socket, card: bytes, tick_s: float
+        self, settings: Settings, connected: socket.socket, card: bytes, tick_s: float,
+        memory: Memory = pages,
     ) -> None:
         peer = decode_card(card)
         local = connected.getsockname()
@@ -55,7 +58,7 @@ class ServerEnd:
         except BaseException:
             _count(-1)
             raise
-        self.arena = RegisteredArena(device, remote=False)
+        self.arena = RegisteredArena(device, remote=False, memory=memory)
         self._open = True
         try:
             self._queue.connect(peer)

@@ -1,24 +1,25 @@
 """Which transport reaches a node, and why not a better one: shared memory, RDMA, TCP.
 
-Layer: shell. Decided at the first call to a node and kept: a node that starts anew is announced
-under another name, and gets a caller of its own. Best first: shared memory if the node is on this
-machine, then RDMA if both ends have a device and a message goes between them. What a better one
-lacked is told by `luciole doctor`.
+Layer: shell. Decided at the first call that reaches a node and kept: a node that starts anew is
+announced under another name, and gets a caller of its own. Best first: shared memory if the node is
+on this machine, then RDMA if both ends have a device and a message goes between them. What a better
+one lacked is told by `luciole doctor`. A node that answers in no way at all (it stands still, it is
+not up yet) says nothing about which is best, so that is found out again.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from luciole.config import Transport
 from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
 from luciole.rpc.rdma_device import Settings
 from luciole.rpc.tcp_client import BlockingCaller, Fetched
-
-Transport = Literal["auto", "shm", "rdma", "tcp"]
 
 
 class Choice(NamedTuple):
@@ -61,6 +62,7 @@ class NodeCaller:
         self._wanted = transport
         self._guard = threading.Lock()
         self._choice: Choice | None = None
+        self._failed: tuple[float, FsError] | None = None  # when all were tried in vain
         self._chosen: BlockingCaller | None = None
 
     async def call(
@@ -90,11 +92,26 @@ class NodeCaller:
         return None if caller is None else caller.fetch(
             method, message, room, reply_bytes, timeout)
 
+    @property
+    def choice(self) -> Choice | None:
+        """What was found to be best; None: nothing yet."""
+        return self._choice
+
     def choose(self) -> Choice:
-        """Tries what there is. Raises FsError if it must be one, which fails."""
+        """Tries what there is. Raises FsError if the node is not reached."""
+        began = time.monotonic()
         with self._guard:
-            if self._choice is None:
+            if self._choice is not None:
+                return self._choice
+            if self._failed is not None and self._failed[0] > began:
+                # Others tried in vain while this thread waited: it need not do so after them.
+                failure = self._failed[1]
+                raise FsError(failure.kind, failure.message, failure.subject)
+            try:
                 self._choice = self._try_all()
+            except FsError as failure:
+                self._failed = time.monotonic(), failure
+                raise
             return self._choice
 
     def _try_all(self) -> Choice:
@@ -115,6 +132,7 @@ class NodeCaller:
             raise FsError(
                 Kind.UNAVAILABLE,
                 f"{reasons[0]}; the configuration says transport = {self._wanted}", str(self._tcp))
+        self._tcp.probe()  # else it is the node that fails, and no transport
         return Choice("tcp", "; ".join(reasons))
 
     def _try(self, transport: Literal["shm", "rdma"], means: str) -> str:

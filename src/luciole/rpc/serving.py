@@ -15,6 +15,7 @@ from luciole.config import ServiceConfig
 from luciole.proto.method import Service
 from luciole.rpc.dispatch import Services
 from luciole.rpc.grpc_binding import GrpcServer
+from luciole.rpc.interface import Memory, pages
 from luciole.rpc.rdma_device import Settings
 from luciole.rpc.tcp_server import FramedServer
 
@@ -29,7 +30,8 @@ class Ports(NamedTuple):
 
 @contextmanager
 def serving(
-    config: ServiceConfig, service: Service, handler: object, beside: Services = ()
+    config: ServiceConfig, service: Service, handler: object, beside: Services = (),
+    memory: Memory = pages,
 ) -> Iterator[Ports]:
     """Starts all servers, stops them gracefully. Raises FsError when a port is taken.
 
@@ -38,6 +40,7 @@ def serving(
         service: by which the process is known.
         handler: of that service.
         beside: other services of the same process, with their handlers.
+        memory: as for `FramedServer`.
     """
     served = [(service, handler), *beside]
     kind = service.name.lower()
@@ -45,8 +48,9 @@ def serving(
     local_name = f"\0luciole-{name}-{os.urandom(8).hex()}"
     framed = FramedServer(
         (config.host, config.rpc_port), served, cluster_id=config.cluster_id, name=name, kind=kind,
-        rdma=Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index))
-    local = FramedServer(local_name, served, cluster_id=config.cluster_id, name=name, kind=kind)
+        rdma=Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index), memory=memory)
+    local = FramedServer(
+        local_name, served, cluster_id=config.cluster_id, name=name, kind=kind, memory=memory)
     grpc_server = GrpcServer(
         (config.host, config.grpc_port), served, cluster_id=config.cluster_id)
     with ExitStack() as running:

@@ -21,6 +21,8 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import threading
+import weakref
 from collections.abc import Sequence
 
 from luciole.errors import FsError, Kind
@@ -41,6 +43,24 @@ def encode_table(payload: Sequence[int], rooms: Sequence[int]) -> bytes:
     """The table of a request: region, length and offset of each piece, one after another."""
     counts = len(payload) // 3, len(rooms) // 3
     return struct.pack("<II" + "IIQ" * sum(counts), *counts, *payload, *rooms)
+
+
+# A peer shows the same region over each of its connections, and page tables cost. While a mapping
+# lives, no other file has its number.
+_known: weakref.WeakValueDictionary[tuple[int, int, int], memoryview]
+_known = weakref.WeakValueDictionary()
+_guard = threading.Lock()
+
+
+def _map_once(file: int, facts: os.stat_result) -> memoryview:
+    """A file, mapped; the mapping of before if there is one. Raises OSError."""
+    key = facts.st_dev, facts.st_ino, facts.st_size
+    with _guard:
+        mapped = _known.get(key)
+        if mapped is None:
+            _, mapped = map_file(file, facts.st_size)
+            _known[key] = mapped
+    return mapped
 
 
 class Shown:
@@ -81,7 +101,7 @@ class Shown:
                 "use fewer and larger buffers",
             )
         try:
-            _, mapped = map_file(file, facts.st_size)
+            mapped = _map_once(file, facts)
         except OSError as failure:
             raise FsError(
                 Kind.INVALID_ARGUMENT, f"the region cannot be mapped: {failure}"

@@ -18,7 +18,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
 from luciole.rpc import frame
 from luciole.rpc.frame import HEADER_BYTES, Header
-from luciole.rpc.interface import pages
+from luciole.rpc.interface import Memory, pages
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 T = TypeVar("T")
@@ -45,11 +45,16 @@ class Due(list[memoryview]):
 
 
 class Inbox:
-    """The receive buffer of one connection: grows as bytes arrive, not as they are announced."""
+    """The receive buffer of one connection: grows as bytes arrive, not as they are announced.
 
-    __slots__ = ("_lead", "_memory", "view")
+    Args:
+        source: where the memory for more than a small frame is from; begins at a page.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_lead", "_memory", "_source", "view")
+
+    def __init__(self, source: Memory = pages) -> None:
+        self._source = source
         self._memory = self.view = pages(SMALL_BYTES)
         self._lead = 0  # bytes before the view
 
@@ -71,7 +76,7 @@ class Inbox:
 
     def grow(self, filled: int, wanted: int) -> None:
         """Makes room beyond `filled` bytes, of `wanted`: a peer costs twice what it has sent."""
-        self._memory = pages(self._lead + min(wanted, max(2 * filled, STEP_BYTES)))
+        self._memory = self._source(self._lead + min(wanted, max(2 * filled, STEP_BYTES)))
         larger = self._memory[self._lead :]
         larger[:filled] = self.view[:filled]
         self.view = larger

@@ -24,7 +24,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer, FileRange
 from luciole.rpc import at_once, frame, stream
 from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
-from luciole.rpc.interface import Arena, ServerCall, parts_bytes
+from luciole.rpc.interface import Arena, Memory, ServerCall, pages, parts_bytes
 from luciole.rpc.rdma_device import Settings
 from luciole.rpc.rdma_server import ServerEnd
 from luciole.rpc.rdma_table import Piece
@@ -54,6 +54,7 @@ class FramedServer:
         frame_s: seconds within which a frame must come or go once it has begun.
         hello_s: seconds within which a new peer must introduce itself.
         rdma: which device, for callers that ask for RDMA; None: they are refused, and stay on TCP.
+        memory: where payloads are received; what other services are sent may have to lie in it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class FramedServer:
         frame_s: float = 30.0,
         hello_s: float = 5.0,
         rdma: Settings | None = None,
+        memory: Memory = pages,
     ) -> None:
         self.address = address
         self.cluster_id = cluster_id
@@ -76,6 +78,7 @@ class FramedServer:
         self.frame_s = frame_s
         self.hello_s = hello_s
         self.rdma = rdma
+        self.memory = memory
         self.endpoints = Endpoints(services)
         self.hello = frame.encode_hello(cluster_id, name, kind)
         self._listener: socket.socket | None = None
@@ -183,8 +186,8 @@ class _Connection:
         self._socket = peer_socket
         self._peer = peer
         self._admitted = admitted
-        self._inbox = stream.Inbox()
-        self._arena = Arena()
+        self._inbox = stream.Inbox(server.memory)
+        self._arena = Arena(server.memory)
         self._shown = Shown()
         self._rdma: ServerEnd | None = None
 
@@ -301,7 +304,8 @@ class _Connection:
         try:
             if self._server.rdma is None:
                 raise FsError(Kind.UNAVAILABLE, "the server does no RDMA here")
-            end = ServerEnd(self._server.rdma, self._socket, request.message, _TICK_S)
+            end = ServerEnd(
+                self._server.rdma, self._socket, request.message, _TICK_S, self._server.memory)
         except FsError as error:
             _log.info("RDMA refused", peer=self._peer, error=str(error))
             return frame.encode_error(0, error)
