@@ -24,7 +24,7 @@ from luciole.storage.targets import Target, Targets
 
 log = get_logger("storage.settling")
 PAGE = 512
-CALL_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 10.0  # a chunk of the largest size takes a second or two
 
 
 class Settling:

@@ -36,7 +36,9 @@ class Fault:
     loss: Loss = Loss.NONE
     delay: float = 0.0  # before the handler
     reply_delay: float = 0.0  # behind it
-    repeat_after: float | None = None  # the request arrives once more, so much later
+    # The request arrives once more, so much later, unless its sender was answered meanwhile: a
+    # connection carries one call at a time.
+    repeat_after: float | None = None
 
 
 SOUND = Fault()
@@ -122,9 +124,10 @@ class Link:
         network.log.append((self._sender, self._receiver, method.handler))
         copy = type(request).FromString(request.SerializeToString())
         held = [bytes(buffer) for buffer in payload]
+        over = trio.Event()
         if fault.repeat_after is not None:
             network.nursery.start_soon(
-                self._repeat, fault.repeat_after, method, copy, timeout, held)
+                self._repeat, fault.repeat_after, method, copy, timeout, held, over)
         await network.runtime.sleep(fault.delay)
         if fault.loss is Loss.REQUEST:
             raise FsError(Kind.CONNECTION_LOST, "the request was lost", method.path)
@@ -133,13 +136,16 @@ class Link:
         await network.runtime.sleep(fault.reply_delay)
         if fault.loss is Loss.REPLY:
             raise FsError(Kind.CONNECTION_LOST, "the reply was lost", method.path)
+        over.set()
         return reply
 
     async def _repeat(
         self, after: float, method: Method[RequestT, ReplyT], request: RequestT,
-        timeout: float | None, payload: Sequence[Buffer],
+        timeout: float | None, payload: Sequence[Buffer], over: trio.Event,
     ) -> None:
         await self._network.runtime.sleep(after)
+        if over.is_set():
+            return
         try:
             await self._network.deliver(
                 self._receiver, method, request, timeout=timeout, payload=payload,
