@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import trio
 from google.protobuf.message import Message
@@ -126,8 +127,9 @@ class Link:
         held = [bytes(buffer) for buffer in payload]
         over = trio.Event()
         if fault.repeat_after is not None:
-            network.nursery.start_soon(
-                self._repeat, fault.repeat_after, method, copy, timeout, held, over)
+            network.nursery.start_soon(partial(
+                self._repeat, method, copy, held, timeout=timeout, after=fault.repeat_after,
+                over=over))
         await network.runtime.sleep(fault.delay)
         if fault.loss is Loss.REQUEST:
             raise FsError(Kind.CONNECTION_LOST, "the request was lost", method.path)
@@ -140,8 +142,8 @@ class Link:
         return reply
 
     async def _repeat(
-        self, after: float, method: Method[RequestT, ReplyT], request: RequestT,
-        timeout: float | None, payload: Sequence[Buffer], over: trio.Event,
+        self, method: Method[RequestT, ReplyT], request: RequestT, payload: Sequence[Buffer], *,
+        timeout: float | None, after: float, over: trio.Event,
     ) -> None:
         await self._network.runtime.sleep(after)
         if over.is_set():
