@@ -52,7 +52,9 @@ def main() -> int:
     parser.add_argument("--stop-seconds", type=float, default=30.0)
     parser.add_argument("--cut-seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--transport", default="auto", help="of the mounts")
+    parser.add_argument(
+        "--transport", default="auto", choices=("auto", "shm", "rdma", "tcp"),
+        help="of mounts and services")
     parser.add_argument("--keep", action="store_true", help="leave the directory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

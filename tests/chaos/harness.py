@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from luciole.config import MetaConfig, StorageConfig, Transport
 from luciole.deploy import mounts, processes
 from luciole.deploy.cluster_directory import ClusterDirectory, ClusterFile, services_of
 from luciole.errors import FsError
@@ -44,7 +45,7 @@ class Plan:
     stop_seconds: float = 30.0
     cut_seconds: float = 10.0
     seed: int = 1
-    transport: str = "auto"
+    transport: Transport = "auto"
 
     @property
     def partitioned(self) -> bool:
@@ -114,15 +115,25 @@ class Run:
             "up", str(self.directory.path), "--nodes", str(plan.nodes), "--replicas",
             str(plan.replicas), "--targets-per-node", str(plan.targets_per_node), "--managers",
             str(plan.managers), "--metas", str(plan.metas))
-        if made.returncode == 0:
-            client = self.directory.client_config()
-            self.directory.write_config(
-                "client", msgspec.structs.replace(client, transport=plan.transport))
+        if made.returncode == 0 and plan.transport != "auto":
+            made = self._take(plan.transport)
         for place in self._places:
             if made.returncode == 0:
                 made = self._luciole("mount", str(place), "--dir", str(self.directory.path))
         if made.returncode:
             raise RuntimeError(f"the cluster does not start: {made.stdout}{made.stderr}")
+
+    def _take(self, transport: Transport) -> subprocess.CompletedProcess[str]:
+        """Has mounts and services reach services by one transport; they start anew for it."""
+        self.directory.write_config("client", msgspec.structs.replace(
+            self.directory.client_config(), transport=transport))
+        self._luciole("down", str(self.directory.path))
+        for service in services_of(self.directory.read()):
+            config = self.directory.service_config(service)
+            if isinstance(config, MetaConfig | StorageConfig):
+                self.directory.write_config(
+                    service.name, msgspec.structs.replace(config, transport=transport))
+        return self._luciole("up", str(self.directory.path))
 
     def _up_in_namespaces(self) -> subprocess.CompletedProcess[str]:
         plan = self._plan
