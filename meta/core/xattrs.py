@@ -124,11 +124,13 @@ async def set_xattr(
 async def remove_xattr(
     txn: Transaction, request: meta_pb2.RemoveXattrRequest, env: Environment
 ) -> meta_pb2.InodeReply:
-    """Removes one."""
+    """Removes one. An access control list need not be there, as on other filesystems of Linux."""
     _check_name(request.name)
     inode = await inodes.load(txn, request.inode_id)
     _check_access(inode, request.name, request.credential, write=True)
     before = await _find(txn, inode, request.name)
+    if before is None and request.name in _ACLS:
+        return meta_pb2.InodeReply(inode=inode)
     if before is None:
         raise _absent(request.name)
     if request.name in _ACLS:
