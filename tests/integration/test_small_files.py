@@ -43,7 +43,7 @@ def test_what_one_mount_saves_the_other_reads(mounts: list[Path]) -> None:
             content = b"%d" % number * (1 + 900 * number)
             here.write_bytes(content)
             assert there.read_bytes() == content
-            until(lambda: there.stat().st_size == len(content))
+            until(lambda size=len(content): there.stat().st_size == size)
             assert here.stat().st_blocks * 512 in {-(-len(content) // 512) * 512, 65536}
         here.with_name("new").write_bytes(b"replaced")
         os.link(there, there.with_name("second"))
