@@ -6,6 +6,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def has_size(path: Path, size: int) -> bool:
+    return path.stat().st_size == size
+
+
 def test_what_one_mount_saves_the_other_reads(mounts: list[Path]) -> None:
     """In place, over it by rename, by O_TRUNC, by a second name, and while it is open."""
     here, there = (mount / "saved" for mount in mounts)
@@ -43,7 +48,7 @@ def test_what_one_mount_saves_the_other_reads(mounts: list[Path]) -> None:
             content = b"%d" % number * (1 + 900 * number)
             here.write_bytes(content)
             assert there.read_bytes() == content
-            until(lambda size=len(content): there.stat().st_size == size)
+            until(partial(has_size, there, len(content)))
             assert here.stat().st_blocks * 512 in {-(-len(content) // 512) * 512, 65536}
         here.with_name("new").write_bytes(b"replaced")
         os.link(there, there.with_name("second"))
