@@ -181,6 +181,7 @@ class Faults:
         request = storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(
             chain=versioned(chain),
             chunk_id=bytes(16), length=1)])
+        began = time.monotonic()
         try:
             reply = drive(stub.read(
                 request, timeout=self.stop_seconds + ZOMBIE_ANSWER_SECONDS,
@@ -190,7 +191,8 @@ class Faults:
         except FsError as failure:
             kind = failure.kind
         name = common_pb2.ErrorKind.Name(kind)
-        answers.append(f"refused with {name}" if kind in FENCED else f"answered with {name}")
+        what = "refused" if kind in FENCED else "answered"
+        answers.append(f"{what} with {name} after {time.monotonic() - began:.1f} s")
 
 
 def spared(status: mgmtd_pb2.StatusReply, node_id: int) -> bool:
