@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from luciole.client.handles import OpenFlags
 from luciole.client.listing import DirectoryHandle
+from luciole.client.locks import Locks
 from luciole.client.operations import Operations
 from luciole.client.xattrs import ExtendedAttributes
 from luciole.errors import FsError, Kind
@@ -39,11 +40,32 @@ class NoAttributes(ExtendedAttributes):
         raise FsError(Kind.NO_ATTRIBUTE, "no such attribute", repr(name))
 
 
+class NoLocks(Locks):
+    """Nobody locks anything."""
+
+    def __init__(self) -> None:  # as below
+        pass
+
+    @property
+    def any_held(self) -> bool:
+        """No."""
+        return False
+
+    def holds(self, inode_id: int, owner: int) -> bool:
+        """No."""
+        return False
+
+    def handle_holds(self, handle: int) -> bool:
+        """No."""
+        return False
+
+
 class MemoryOperations(Operations):
     """One directory of files."""
 
     def __init__(self) -> None:  # no services behind it, so nothing of the base is made
         self.xattrs = NoAttributes()
+        self.locks = NoLocks()
         self._ids = itertools.count(ROOT)
         self._nodes: dict[int, Node] = {}
         self._open: dict[int, Node] = {}
@@ -64,7 +86,8 @@ class MemoryOperations(Operations):
         return number
 
     async def lookup(
-        self, credential: common_pb2.Credential, parent: int, name: bytes
+        self, credential: common_pb2.Credential, parent: int, name: bytes, *,
+        believe: bool = False,
     ) -> meta_pb2.Inode:
         """The inode behind a name."""
         number = self._nodes[parent].names.get(name)
