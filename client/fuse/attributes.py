@@ -59,23 +59,43 @@ def open_flags(flags: int) -> OpenFlags:
         append=bool(flags & os.O_APPEND))
 
 
+_Stamps = OrderedDict[int, tuple[int, ...]]
+
+
 class SeenVersions:
-    """Which version of a file the kernel may have pages of. Its lock guards the table."""
+    """Which version of a file the kernel may have pages and attributes of. Its lock guards both."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._stamps: OrderedDict[int, tuple[int, ...]] = OrderedDict()
+        self._opened: _Stamps = OrderedDict()
+        self._given: _Stamps = OrderedDict()
 
     def unchanged(self, inode: meta_pb2.Inode) -> bool:
         """Whether an open may keep the kernel's pages: nothing changed since the last open here."""
-        stamp = (inode.mtime_ns, inode.ctime_ns, inode.length, inode.truncate_version)
+        return self._put(self._opened, inode)
+
+    def given(self, inode: meta_pb2.Inode) -> None:
+        """The kernel gets these attributes."""
+        self._put(self._given, inode)
+
+    def outdated(self, inode: meta_pb2.Inode) -> bool:
+        """Whether the kernel may have other attributes of an inode than these."""
+        return self._given.get(inode.inode_id) != _stamp(inode)
+
+    def _put(self, stamps: _Stamps, inode: meta_pb2.Inode) -> bool:
+        """Returns whether it was the same before."""
+        stamp = _stamp(inode)
         with self._guard:
-            same = self._stamps.get(inode.inode_id) == stamp
-            self._stamps[inode.inode_id] = stamp
-            self._stamps.move_to_end(inode.inode_id)
-            if len(self._stamps) > STAMPS_MAX:
-                self._stamps.popitem(last=False)
+            same = stamps.get(inode.inode_id) == stamp
+            stamps[inode.inode_id] = stamp
+            stamps.move_to_end(inode.inode_id)
+            if len(stamps) > STAMPS_MAX:
+                stamps.popitem(last=False)
         return same
+
+
+def _stamp(inode: meta_pb2.Inode) -> tuple[int, ...]:
+    return inode.mtime_ns, inode.ctime_ns, inode.length, inode.truncate_version
 
 
 def _supplementary_groups(pid: int) -> list[int] | None:

@@ -227,6 +227,26 @@ def test_a_directory_is_not_asked_for_after_each_change_here(
         here.end()
 
 
+def test_an_open_is_as_new_as_the_last_close_though_nobody_told_of_it(tmp_path: Path) -> None:
+    place = tmp_path / "mnt"
+    place.mkdir()
+    here = HereMounted(place, feed=Told())
+    file = place / "file"
+    try:
+        file.write_bytes(b"old")
+        assert file.read_bytes() == b"old"
+        for content in (b"new and longer" * 1000, b"short"):
+            handle, _ = drive(here.other.open(
+                WHO, file.stat().st_ino, OpenFlags(write=True, truncate=True)))
+            drive(here.other.write(handle, 0, memoryview(content)))
+            drive(here.other.release(handle))
+            assert file.read_bytes() == content
+            with file.open("rb", buffering=0) as opened:
+                assert os.fstat(opened.fileno()).st_size == len(content)
+    finally:
+        here.end()
+
+
 class Blocking(Operations):
     """Reads wait until they are let go."""
 

@@ -46,7 +46,7 @@ def dispatcher() -> Iterator[Dispatcher]:
     operations = cluster.client(b"direct test cli.", None)
     yield Dispatcher(Context(
         operations, Validity.of(1.0, 1.0), Validity.of(1.0, 1.0),
-        Drops(operations, lambda inode_id: True)))
+        Drops(operations, lambda inode_id, offset: True)))
     drive(operations.close_all())
 
 

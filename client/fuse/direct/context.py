@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from luciole.client.fuse.attributes import SeenVersions, as_caller
+from luciole.client.fuse.direct import messages
 from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.interrupts import Interrupts
 from luciole.client.fuse.direct.messages import NOT_VALID, Request, Validity
@@ -71,6 +72,16 @@ class Context:
         if self.feed is None or not self.feed.live:
             return self.untold
         return self.told if self.feed.count == self._begun.count else NOT_VALID
+
+    def entry(self, inode: meta_pb2.Inode) -> bytes:
+        """The data of a reply that gives the kernel an inode."""
+        self.seen.given(inode)
+        return messages.entry(inode, self.validity)
+
+    def attributes_reply(self, inode: meta_pb2.Inode) -> bytes:
+        """The data of a reply that gives the kernel the attributes of an inode that it has."""
+        self.seen.given(inode)
+        return messages.attributes(inode, self.validity)
 
     async def attributes(self, inode_id: int) -> meta_pb2.Inode:
         """The attributes of an inode, from the answer to this mount's last change if they may be.

@@ -60,7 +60,7 @@ async def _list(context: Context, request: Request, *, plus: bool) -> bytes:
         if plus:
             # No entry structure for the two: the kernel takes their names without it.
             known = position > 2
-            piece = (messages.entry(inode, context.validity) if known else messages.NO_ENTRY) \
+            piece = (context.entry(inode) if known else messages.NO_ENTRY) \
                 + piece
         if len(answer) + len(piece) > size:
             return bytes(answer)

@@ -34,6 +34,7 @@ from luciole.runtime import drive
 
 log = get_logger("fuse")
 LOCKS = 64  # files share them by their number
+ATTRIBUTES_ONLY = -1
 
 
 class Stored(NamedTuple):
@@ -56,8 +57,10 @@ class _Staging:
 class Drops:
     """The files of one mount whose pages are being taken away."""
 
-    def __init__(self, operations: Operations, invalidate: Callable[[int], bool]) -> None:
-        """`invalidate` tells the kernel, and returns whether it knew the inode."""
+    def __init__(self, operations: Operations, invalidate: Callable[[int, int], bool]) -> None:
+        """`invalidate` tells the kernel of an inode and of its pages from an offset on, or, with
+        `ATTRIBUTES_ONLY`, of none; it returns whether the kernel knew the inode.
+        """
         self._operations = operations
         self._tell = invalidate
         self.lengths = Lengths()
@@ -111,9 +114,13 @@ class Drops:
             finally:
                 staging.written = staging.taken
 
-    def _invalidate(self, inode_id: int) -> None:
+    def attributes_changed(self, inode_id: int) -> None:
+        """The kernel asks for the attributes before it uses them again; it waits for nobody."""
+        self._invalidate(inode_id, ATTRIBUTES_ONLY)
+
+    def _invalidate(self, inode_id: int, offset: int = 0) -> None:
         self.lengths.invalidated(inode_id)
-        if not self._tell(inode_id):
+        if not self._tell(inode_id, offset):
             self.lengths.forget(inode_id)
 
     async def show(self, inode_id: int, pieces: list[Stored]) -> None:

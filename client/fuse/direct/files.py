@@ -14,7 +14,7 @@ from luciole.client.batch_reads import read_many
 from luciole.client.core.layout import file_bytes_max
 from luciole.client.core.runs import Run
 from luciole.client.fuse.attributes import open_flags
-from luciole.client.fuse.direct import messages, protocol
+from luciole.client.fuse.direct import protocol
 from luciole.client.fuse.direct.context import Context
 from luciole.client.fuse.direct.drops import Stored, lay_over
 from luciole.client.fuse.direct.mappings import write_back
@@ -41,6 +41,10 @@ def _opened(
     unknown = flags.read and flags.write and context.twins.begin(inode.inode_id)
     if context.seen.unchanged(inode) and not unknown:
         answer |= protocol.FOPEN_KEEP_CACHE
+    if context.seen.outdated(inode):
+        # What is told of it may be on its way yet, and an open is not to be older than the last
+        # close: a read would end where the kernel takes the file to end.
+        context.drops.attributes_changed(inode.inode_id)
     if flags.truncate:
         context.twins.zero(inode.inode_id, 0, file_bytes_max(inode.layout))
     if flags.append and flags.write:
@@ -66,7 +70,7 @@ async def _create(context: Context, request: Request, name: bytes) -> bytes:
     flags = open_flags(number)
     handle, inode = await context.as_caller(request, lambda who: context.operations.create(
         who, request.node, name, stat.S_IMODE(mode), flags=flags, umask=umask))
-    return messages.entry(inode, context.validity) + _opened(context, handle, inode, flags)
+    return context.entry(inode) + _opened(context, handle, inode, flags)
 
 
 async def open_(context: Context, request: Request) -> bytes:

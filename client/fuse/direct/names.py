@@ -43,7 +43,7 @@ async def lookup(context: Context, request: Request) -> bytes:
                     or request.node >= side_tree.FIRST):
                 raise
             return messages.no_entry(context.validity)
-    return messages.entry(inode, context.validity)
+    return context.entry(inode)
 
 
 async def getattr_(context: Context, request: Request) -> bytes:
@@ -58,7 +58,7 @@ async def getattr_(context: Context, request: Request) -> bytes:
                 await context.lengthen(
                     request.node, request.fields(protocol.GETATTR_IN)[2], inode.length)
             lengths.settle(inode, doubt)
-    return messages.attributes(inode, context.validity)
+    return context.attributes_reply(inode)
 
 
 async def statx(context: Context, request: Request) -> bytes:
@@ -100,7 +100,7 @@ async def setattr_(context: Context, request: Request) -> bytes:
         context.twins.zero(request.node, size, file_bytes_max(inode.layout) - size)
     if valid & protocol.FATTR_KILL_SUIDGID:
         inode = await context.kill_privileges(request.node, inode)
-    return messages.attributes(inode, context.validity)
+    return context.attributes_reply(inode)
 
 
 def _time(seconds: int, nanoseconds: int) -> int:
@@ -120,9 +120,8 @@ async def symlink(context: Context, request: Request) -> bytes:
     name, target = request.names(2, longest=SYMLINK_TARGET_MAX)
     if len(name) > NAME_BYTES_MAX:
         raise RefusedError(errno.ENAMETOOLONG)
-    return messages.entry(await context.as_caller(
-        request, lambda who: context.operations.symlink(who, request.node, name, target)),
-        context.validity)
+    return context.entry(await context.as_caller(
+        request, lambda who: context.operations.symlink(who, request.node, name, target)))
 
 
 async def mknod(context: Context, request: Request) -> bytes:
@@ -133,24 +132,24 @@ async def mknod(context: Context, request: Request) -> bytes:
     if kind is None:
         raise RefusedError(errno.EINVAL)
     if kind != meta_pb2.REGULAR:
-        return messages.entry(await context.as_caller(
+        return context.entry(await context.as_caller(
             request, lambda who: context.operations.make_node(meta_pb2.MakeNodeRequest(
                 credential=who, parent=request.node, name=name, mode=stat.S_IMODE(mode),
-                type=kind, rdev=device, umask=umask))), context.validity)
+                type=kind, rdev=device, umask=umask))))
     handle, inode = await context.as_caller(request, lambda who: context.operations.create(
         who, request.node, name, stat.S_IMODE(mode), flags=OpenFlags(exclusive=True),
         umask=umask))
     await context.operations.release(handle)
-    return messages.entry(inode, context.validity)
+    return context.entry(inode)
 
 
 async def mkdir(context: Context, request: Request) -> bytes:
     """mkdir(2)."""
     mode, umask = request.fields(protocol.MKDIR_IN)
     name = request.name(protocol.MKDIR_IN.size)
-    return messages.entry(await context.as_caller(
+    return context.entry(await context.as_caller(
         request, lambda who: context.operations.mkdir(
-            who, request.node, name, stat.S_IMODE(mode), umask=umask)), context.validity)
+            who, request.node, name, stat.S_IMODE(mode), umask=umask)))
 
 
 async def unlink(context: Context, request: Request) -> bytes:
@@ -199,9 +198,8 @@ async def link(context: Context, request: Request) -> bytes:
     """link(2)."""
     inode_id = request.fields(protocol.LINK_IN)[0]
     name = request.name(protocol.LINK_IN.size)
-    return messages.entry(await context.as_caller(
-        request, lambda who: context.operations.link(who, inode_id, request.node, name)),
-        context.validity)
+    return context.entry(await context.as_caller(
+        request, lambda who: context.operations.link(who, inode_id, request.node, name)))
 
 
 async def statfs(context: Context, request: Request) -> bytes:
