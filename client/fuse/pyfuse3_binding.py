@@ -7,6 +7,7 @@ the reply, each once; nothing is copied here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 from collections.abc import Awaitable, Callable, Coroutine
@@ -78,6 +79,7 @@ class Pyfuse3Binding(pyfuse3.Operations):
     # Translation.
 
     def _attributes(self, inode: meta_pb2.Inode) -> pyfuse3.EntryAttributes:
+        self._seen.given(inode)
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = inode.inode_id
         entry.st_mode = mode_of(inode)
@@ -263,6 +265,10 @@ class Pyfuse3Binding(pyfuse3.Operations):
         """open(2)."""
         handle, found = await self._as_caller(
             ctx, lambda who: self._operations.open(who, inode, open_flags(flags)))
+        if self._seen.outdated(found):
+            # Else a read would end where the kernel takes the file to end, after others' close.
+            with contextlib.suppress(OSError):
+                pyfuse3.invalidate_inode(inode, attr_only=True)
         return self._file_info(handle, found)
 
     @_translated
