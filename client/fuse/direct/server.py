@@ -37,6 +37,10 @@ IDLE_MAX = 8
 LOCKS_MAX = 1024  # requests about locks at once
 
 
+# Below that, reads one by one cost less than a message for all of them.
+TOGETHER_MIN = 4
+
+
 class Server:
     """All threads of one mount."""
 
@@ -138,8 +142,9 @@ class Server:
         return False
 
     def _answer_reads(self, requests: list[Request]) -> None:
-        if len(requests) == 1:
-            self._answer(requests[0])
+        if len(requests) < TOGETHER_MIN:
+            for request in requests:
+                self._answer(request)
             return
         for request, answer in zip(requests, self.dispatcher.answer_reads(requests), strict=True):
             self._killed.end(request)
