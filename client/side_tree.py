@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from luciole.client.files import OpenFile
 from luciole.client.handles import Handle, OpenFlags
 from luciole.client.listing import DirectoryHandle
-from luciole.client.operations import DIRECTORY_PAGE, Operations
+from luciole.client.listings import DIRECTORY_PAGE
+from luciole.client.operations import Operations
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache

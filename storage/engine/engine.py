@@ -594,9 +594,6 @@ _NOTHING = memoryview(b"")
 def _state(chunk_id: bytes, record: Record) -> ChunkState:
     committed, pending = record.committed, record.pending
     return ChunkState(
-        chunk_id,
-        committed.public() if committed is not None else None,
+        chunk_id, committed.public() if committed is not None else None,
         pending.public() if pending is not None else None,
-        crc32c(committed.checksums) if committed is not None else 0,
-        record.allocated(),
-    )
+        crc32c(committed.checksums) if committed is not None else 0, record.allocated())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from luciole.client.listing import MARK_EVERY, WINDOW_MAX, DirectoryHandle
-from luciole.client.operations import DIRECTORY_PAGE, Operations
+from luciole.client.listings import DIRECTORY_PAGE
+from luciole.client.operations import Operations
 from luciole.kv.interface import Transaction
 from luciole.meta.core import inodes
 from luciole.proto import common_pb2, meta_pb2
