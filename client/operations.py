@@ -65,7 +65,7 @@ class Operations(Listings):
         self._write_limit = write_limit
         self._hold_seconds = hold_seconds
         self._believe_seconds = believe_seconds
-        self._heard = 0  # changes by others that were told
+        self.heard = 0  # changes by others that were told
         self._spawn = spawn
         self.locks = Locks(runtime, meta)
         self._guard = threading.Lock()
@@ -93,7 +93,7 @@ class Operations(Listings):
         self.parents.forget(inode_ids)
         self.xattrs.forget(inode_ids)
         with self._guard:
-            self._heard += 1
+            self.heard += 1
             files = [self._files[inode_id] for inode_id in inode_ids if inode_id in self._files]
         for file in files:
             file.forget_content()
@@ -109,7 +109,7 @@ class Operations(Listings):
         self.names.changed(inode_ids)
         self.parents.forget(inode_ids)
 
-    async def _shown(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
+    async def shown(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode as this client sees it: what it wrote counts at once, also behind a cut."""
         shown = self._overlay(inode)
         file = self._files.get(inode.inode_id)
@@ -134,10 +134,10 @@ class Operations(Listings):
                 credential=credential, parent=parent, name=name))
             if believe:
                 await self._look_ahead(credential, parent, name)
-            return await self._shown(reply.inode)
+            return await self.shown(reply.inode)
         if known.inode is None:
             raise FsError(Kind.NOT_FOUND, "no such entry", repr(name))
-        return await self._shown(known.inode)
+        return await self.shown(known.inode)
 
     async def _look_ahead(
         self, credential: common_pb2.Credential, parent: int, name: bytes
@@ -162,7 +162,7 @@ class Operations(Listings):
         """The attributes of an inode."""
         reply = await self._meta.ask(
             services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id))
-        return await self._shown(reply.inode)
+        return await self.shown(reply.inode)
 
     def taken(self, inode_id: int) -> meta_pb2.Inode | None:
         """A directory that this client has just changed, if the answer to that is true still."""
@@ -293,22 +293,29 @@ class Operations(Listings):
     ) -> tuple[int, meta_pb2.Inode]:
         """Opens a file; returns (handle, inode). Only a write-open makes state at the server."""
         if not (flags.write or flags.truncate):
-            heard = self._heard
+            heard = self.heard
             reply = await self._meta.ask(
                 services.META_STAT, meta_pb2.StatRequest(inode_id=inode_id, with_content=True))
-            inode = reply.inode
-            if inode.trim_pending:
-                inode = await self._open_remote(credential, inode_id, flags, b"")
-            number = self._new_handle(inode, flags, b"")
-            if is_inline(reply.inode) and heard == self._heard:
-                self._open_file(number)[1].learn(reply.inode, reply.content)
-            return number, self._overlay(inode)
+            if not reply.inode.trim_pending:
+                number = self.open_found(reply.inode, reply.content, heard, flags)
+                return number, self._overlay(reply.inode)
+            inode = await self._open_remote(credential, inode_id, flags, b"")
+            return self._new_handle(inode, flags, b""), self._overlay(inode)
         file = self._files.get(inode_id)
         if file is not None and flags.truncate:
             await file.flush(self._writer(inode_id))
         session = self._runtime.entropy.token(16) if flags.write else b""
         inode = await self._open_remote(credential, inode_id, flags, session)
         return self._new_handle(inode, flags, session), self._overlay(inode)
+
+    def open_found(
+        self, inode: meta_pb2.Inode, content: bytes, heard: int, flags: OpenFlags
+    ) -> int:
+        """A handle for reading a file that was asked for, with what is inline, at `heard`."""
+        number = self._new_handle(inode, flags, b"")
+        if is_inline(inode) and heard == self.heard:
+            self._open_file(number)[1].learn(inode, content)
+        return number
 
     async def _open_remote(
         self, credential: common_pb2.Credential, inode_id: int, flags: OpenFlags, session: bytes

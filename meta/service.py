@@ -97,6 +97,12 @@ class MetaService:
         """Finds a name."""
         return await self._read(request, lookup.lookup)
 
+    async def lookup_many(
+        self, request: meta_pb2.LookupManyRequest, call: Call
+    ) -> meta_pb2.LookupManyReply:
+        """Finds many names at once."""
+        return await self._read(request, lookup.lookup_many)
+
     async def stat(self, request: meta_pb2.StatRequest, call: Call) -> meta_pb2.InodeReply:
         """Tells an inode's attributes."""
         return await self._read(request, lookup.stat)

@@ -195,6 +195,32 @@ class InodeReply(_message.Message):
     directories: _containers.RepeatedCompositeFieldContainer[Inode]
     def __init__(self, inode: _Optional[_Union[Inode, _Mapping]] = ..., content: _Optional[bytes] = ..., directories: _Optional[_Iterable[_Union[Inode, _Mapping]]] = ...) -> None: ...
 
+class LookupManyRequest(_message.Message):
+    __slots__ = ("credential", "names", "with_content")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    WITH_CONTENT_FIELD_NUMBER: _ClassVar[int]
+    credential: _common_pb2.Credential
+    names: _containers.RepeatedCompositeFieldContainer[ChangedEntry]
+    with_content: bool
+    def __init__(self, credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., names: _Optional[_Iterable[_Union[ChangedEntry, _Mapping]]] = ..., with_content: _Optional[bool] = ...) -> None: ...
+
+class FoundName(_message.Message):
+    __slots__ = ("error", "inode", "content")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    error: _common_pb2.Error
+    inode: Inode
+    content: bytes
+    def __init__(self, error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ..., inode: _Optional[_Union[Inode, _Mapping]] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class LookupManyReply(_message.Message):
+    __slots__ = ("found",)
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    found: _containers.RepeatedCompositeFieldContainer[FoundName]
+    def __init__(self, found: _Optional[_Iterable[_Union[FoundName, _Mapping]]] = ...) -> None: ...
+
 class BatchStatRequest(_message.Message):
     __slots__ = ("inode_ids",)
     INODE_IDS_FIELD_NUMBER: _ClassVar[int]

@@ -441,6 +441,10 @@ META_BATCH_STAT: Method[meta_pb2.BatchStatRequest, meta_pb2.BatchStatReply] = Me
     "Meta", "BatchStat", "batch_stat", 2, 3,
     meta_pb2.BatchStatRequest, meta_pb2.BatchStatReply,
 )
+META_LOOKUP_MANY: Method[meta_pb2.LookupManyRequest, meta_pb2.LookupManyReply] = Method(
+    "Meta", "LookupMany", "lookup_many", 2, 86,
+    meta_pb2.LookupManyRequest, meta_pb2.LookupManyReply,
+)
 META_SET_ATTR: Method[meta_pb2.SetAttrRequest, meta_pb2.InodeReply] = Method(
     "Meta", "SetAttr", "set_attr", 2, 4,
     meta_pb2.SetAttrRequest, meta_pb2.InodeReply,
@@ -625,6 +629,7 @@ META = _service("Meta", 2, (
     META_LOOKUP,
     META_STAT,
     META_BATCH_STAT,
+    META_LOOKUP_MANY,
     META_SET_ATTR,
     META_CREATE,
     META_OPEN,
@@ -687,6 +692,10 @@ class MetaService(Protocol):
     async def batch_stat(
         self, request: meta_pb2.BatchStatRequest, call: Call
     ) -> meta_pb2.BatchStatReply: ...
+
+    async def lookup_many(
+        self, request: meta_pb2.LookupManyRequest, call: Call
+    ) -> meta_pb2.LookupManyReply: ...
 
     async def set_attr(
         self, request: meta_pb2.SetAttrRequest, call: Call
@@ -917,6 +926,21 @@ class MetaStub:
         """Calls Meta.BatchStat."""
         return await self.caller.call(
             META_BATCH_STAT, request,
+            timeout=timeout, payload=payload, sink=sink, into=into,
+        )
+
+    async def lookup_many(
+        self,
+        request: meta_pb2.LookupManyRequest,
+        *,
+        timeout: float | None = None,
+        payload: Sequence[Buffer] = (),
+        sink: Callable[[meta_pb2.LookupManyReply], Sequence[memoryview]] | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> meta_pb2.LookupManyReply:
+        """Calls Meta.LookupMany."""
+        return await self.caller.call(
+            META_LOOKUP_MANY, request,
             timeout=timeout, payload=payload, sink=sink, into=into,
         )
 

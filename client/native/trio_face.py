@@ -74,6 +74,15 @@ class TrioFileSystem:
         """As `FileSystem.stat`."""
         return await _run(self.fs.stat, path)
 
+    async def stat_many(self, paths: Sequence[str]) -> list[Stat | FsError]:
+        """As `FileSystem.stat_many`."""
+        return await _run(self.fs.stat_many, paths)
+
+    async def open_many(self, paths: Sequence[str]) -> list[TrioFile | FsError]:
+        """As `FileSystem.open_many`."""
+        return [one if isinstance(one, FsError) else TrioFile(one)
+                for one in await _run(self.fs.open_many, paths)]
+
     async def listdir(self, path: str) -> list[str]:
         """As `FileSystem.listdir`."""
         return await _run(self.fs.listdir, path)

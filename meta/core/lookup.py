@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from luciole.errors import FsError, Kind
+from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
 from luciole.meta.core import access, inline, inodes, schema
 from luciole.proto import meta_pb2
+
+LOOKUPS_MAX = 256  # of one request: with 8 KiB inline of each they fit a message
 
 
 async def lookup(txn: Transaction, request: meta_pb2.LookupRequest) -> meta_pb2.InodeReply:
@@ -19,6 +21,25 @@ async def lookup(txn: Transaction, request: meta_pb2.LookupRequest) -> meta_pb2.
     schema.check_name(request.name)
     dentry = await inodes.need_dentry(txn, request.parent, request.name)
     return meta_pb2.InodeReply(inode=await inodes.load(txn, dentry.inode_id))
+
+
+async def lookup_many(
+    txn: Transaction, request: meta_pb2.LookupManyRequest
+) -> meta_pb2.LookupManyReply:
+    """Many names, each found or not. Raises FsError INVALID_ARGUMENT if they are too many."""
+    require(len(request.names) <= LOOKUPS_MAX, Kind.INVALID_ARGUMENT,
+            f"{len(request.names)} names in one request, at most {LOOKUPS_MAX}")
+    reply = meta_pb2.LookupManyReply()
+    for wanted in request.names:
+        try:
+            found = await lookup(txn, meta_pb2.LookupRequest(
+                credential=request.credential, parent=wanted.parent, name=wanted.name))
+        except FsError as failure:
+            reply.found.add(error=failure.to_proto())
+            continue
+        content = await inline.load(txn, found.inode) if request.with_content else b""
+        reply.found.add(inode=found.inode, content=content)
+    return reply
 
 
 async def stat(txn: Transaction, request: meta_pb2.StatRequest) -> meta_pb2.InodeReply:

@@ -9,14 +9,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import luciole
-from luciole.client.native.filesystem import FileSystem
+from luciole.client.native.file import File
+from luciole.client.native.filesystem import FileSystem, Stat
 from luciole.client.native.ring import Completion
 from luciole.client.native.trio_face import TrioFileSystem
+from luciole.client.remote.meta import MetaClient
 from luciole.deploy import processes
 from luciole.errors import FsError, Kind
 from luciole.tests.integration.cluster import Cluster
@@ -70,6 +73,47 @@ def test_names(fs: FileSystem, place: str) -> None:
     fs.remove(f"{place}/b")
     fs.remove(f"{place}/a")
     assert fs.listdir(place) == []
+
+
+def test_many_paths_cost_a_request_for_each_directory(
+    fs: FileSystem, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"{place}/{number}": pattern(number)[:number] for number in (0, 3, 5000, 70_000)}
+    for path, content in contents.items():
+        with fs.open(path, "x") as file:
+            file.write(content, 0)
+    fs.mkdir(f"{place}/folder")
+    paths = [*contents, f"{place}/none", f"{place}/none/below", f"{place}/folder", "/"]
+    asked: list[str] = []
+    ask = MetaClient.ask
+
+    async def counted(self: MetaClient, method: Any, request: Any) -> Any:
+        asked.append(method.handler)
+        return await ask(self, method, request)
+
+    monkeypatch.setattr(MetaClient, "ask", counted)
+    found = fs.stat_many(paths)
+    assert asked.count("lookup_many") == 1
+    sizes = [one.size for one in found[: len(contents)] if isinstance(one, Stat)]
+    assert sizes == list(map(len, contents.values()))
+    kinds = [one.kind for one in found if isinstance(one, FsError)]
+    assert kinds == [Kind.NOT_FOUND, Kind.NOT_FOUND]
+    assert [one.is_directory for one in found[-2:] if isinstance(one, Stat)] == [True, True]
+    assert found[-1] == fs.stat("/")
+    asked.clear()
+    opened = fs.open_many([*contents, f"{place}/none"])
+    assert asked.count("lookup_many") == 1
+    assert "stat" not in asked[asked.index("lookup_many") :]
+    failure = opened.pop()
+    assert isinstance(failure, FsError)
+    assert failure.kind == Kind.NOT_FOUND
+    files = [file for file in opened if isinstance(file, File)]
+    views = [bytearray(80_000) for _ in files]
+    assert fs.read_many(list(zip(files, [0] * len(files), views, strict=True))) == sizes
+    for view, size, content in zip(views, sizes, contents.values(), strict=True):
+        assert view[:size] == content
+    for file in files:
+        file.close()
 
 
 def test_batches_with_short_reads_holes_and_errors_of_their_own(

@@ -168,8 +168,12 @@ class World:
         return next((manager for manager in self.managers if manager.leads), None)
 
     def healed(self) -> bool:
-        """Whether every process is up, every target serves and every volume is shown."""
+        """Whether every process is up, every target serves and every volume is shown.
+
+        A manager that has just come up leads before it has read what there is.
+        """
         return (all(process.up for process in self.servers) and self.primary() is not None
+                and bool(self.table().chains())
                 and self.table().kv_volumes().keys() == self.caches.keys()
                 and all(target.state == SERVING
                         for chain in self.table().chains() for target in chain.targets))
