@@ -173,7 +173,7 @@ class World:
         A manager that has just come up leads before it has read what there is.
         """
         return (all(process.up for process in self.servers) and self.primary() is not None
-                and bool(self.table().chains())
+                and self.table().version > 0
                 and self.table().kv_volumes().keys() == self.caches.keys()
                 and all(target.state == SERVING
                         for chain in self.table().chains() for target in chain.targets))
