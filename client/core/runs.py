@@ -70,4 +70,3 @@ def laid_out(runs: Sequence[Run]) -> memoryview:
     for run in runs:
         whole[run.offset - begin : run.end - begin] = run.data
     return memoryview(whole).toreadonly()
-

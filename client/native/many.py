@@ -13,9 +13,9 @@ from luciole.client.operations import Operations
 from luciole.client.session import Client
 from luciole.client.trees import Trees
 from luciole.errors import FsError
+from luciole.limits import LOOKUPS_MAX
 from luciole.proto import common_pb2, meta_pb2, services
 
-NAMES_MAX = 256  # of one request
 READ = OpenFlags(read=True)
 Found = meta_pb2.FoundName | FsError
 
@@ -38,8 +38,8 @@ async def find_many(
             continue
         wanted.append((index, meta_pb2.ChangedEntry(
             parent=parent, name=os.fsencode(name) or b".")))
-    for start in range(0, len(wanted), NAMES_MAX):
-        page = wanted[start : start + NAMES_MAX]
+    for start in range(0, len(wanted), LOOKUPS_MAX):
+        page = wanted[start : start + LOOKUPS_MAX]
         reply = await client.meta.ask(services.META_LOOKUP_MANY, meta_pb2.LookupManyRequest(
             credential=who, names=[name for _, name in page], with_content=content))
         for (index, _), one in zip(page, reply.found, strict=True):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from luciole.errors import FsError, Kind, require
 from luciole.kv.interface import Transaction
+from luciole.limits import LOOKUPS_MAX
 from luciole.meta.core import access, inline, inodes, schema
 from luciole.proto import meta_pb2
-
-LOOKUPS_MAX = 256  # of one request: with 8 KiB inline of each they fit a message
 
 
 async def lookup(txn: Transaction, request: meta_pb2.LookupRequest) -> meta_pb2.InodeReply:

@@ -10,3 +10,4 @@ XATTR_NAME_BYTES_MAX = 255  # xattr(7), as the two below
 XATTR_VALUE_BYTES_MAX = 65_536
 XATTR_LIST_BYTES_MAX = 65_536
 XATTR_INODE_BYTES_MAX = 131_072  # all names and values of one inode; ours
+LOOKUPS_MAX = 256  # of one request: with 8 KiB inline of each they fit a message

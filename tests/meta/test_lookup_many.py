@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from luciole.errors import FsError, Kind
-from luciole.meta.core.lookup import LOOKUPS_MAX
+from luciole.limits import LOOKUPS_MAX
 from luciole.proto import meta_pb2
 from luciole.runtime import drive
 from luciole.tests.meta.world import CALL, World, user
