@@ -19,7 +19,7 @@ another such lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from luciole.client.core.layout import check_size, file_bytes_max
@@ -92,8 +92,12 @@ class OpenFile(ReportedFile):
         self._check_io(self.inode.inode_id)
 
     async def _send(self, offset: int, data: memoryview) -> None:
+        await self._counted(self._chunks.write(self.inode, offset, data, check=self._check))
+
+    async def _counted(self, update: Awaitable[Changed]) -> None:
+        """Carries out an update of chunks and notes what it has done, or that nobody knows."""
         try:
-            changed = await self._chunks.write(self.inode, offset, data, check=self._check)
+            changed = await update
         except FsError:
             self._lose_count()
             raise
@@ -202,14 +206,8 @@ class OpenFile(ReportedFile):
                     await self._leave_head()
                 await self._buffer.drain()
                 self._note_written(end)  # a part may be there also if it fails
-                await self._merge(runs[inside:])
-
-    async def _merge(self, runs: Sequence[Run]) -> None:
-        try:
-            self._note_changed(await self._map.merge(self.inode, runs, check=self._check))
-        except FsError:
-            self._lose_count()
-            raise
+                await self._counted(
+                    self._map.merge(self.inode, runs[inside:], check=self._check))
 
     async def append(self, handle: Handle, data: memoryview) -> None:
         """Writes behind all that is there, on whatever client; the place is found later."""
@@ -297,12 +295,7 @@ class OpenFile(ReportedFile):
                     self._head.write(begin, bytes(min(
                         end, INLINE_BYTES_MAX, self.length) - begin), grows=False)
             if end > INLINE_BYTES_MAX or not is_inline(self.inode):
-                try:
-                    self._note_changed(
-                        await self._map.punch(self.inode, begin, end, check=self._check))
-                except FsError:
-                    self._lose_count()
-                    raise
+                await self._counted(self._map.punch(self.inode, begin, end, check=self._check))
             self._note_written(0)
         await self._lengthen(handle, 0 if keep_size else end)
 
@@ -366,12 +359,8 @@ class OpenFile(ReportedFile):
             await self._check_quota(handle, offset + count)
             self._note_written(offset + count)  # a part may be there also if it fails
             if self._map.copyable(source.inode, source_offset, self.inode, offset):
-                try:
-                    self._note_changed(await self._map.copy(
-                        source.inode, source_offset, self.inode, offset, count, check=self._check))
-                except FsError:
-                    self._lose_count()
-                    raise
+                await self._counted(self._map.copy(
+                    source.inode, source_offset, self.inode, offset, count, check=self._check))
             else:
                 for position in range(0, count, COPY_STEP):
                     piece = memoryview(bytearray(min(COPY_STEP, count - position)))
