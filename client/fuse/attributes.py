@@ -74,9 +74,9 @@ class SeenVersions:
         """Whether an open may keep the kernel's pages: nothing changed since the last open here."""
         return self._put(self._opened, inode)
 
-    def given(self, inode: meta_pb2.Inode) -> None:
-        """The kernel gets these attributes."""
-        self._put(self._given, inode)
+    def given(self, inode: meta_pb2.Inode) -> bool:
+        """The kernel gets these attributes; returns whether it had them before."""
+        return self._put(self._given, inode)
 
     def outdated(self, inode: meta_pb2.Inode) -> bool:
         """Whether the kernel may have other attributes of an inode than these."""

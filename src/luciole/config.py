@@ -117,6 +117,8 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     entry_cache_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     write_buffer_bytes: Annotated[int, Meta(ge=64 * KiB, le=1024 * MiB)] = 8 * MiB  # per open file
     read_ahead_bytes: Annotated[int, Meta(ge=0, le=256 * MiB)] = 4 * MiB  # kernel readahead
+    # Small reads at random are fetched with so many bytes around them; 0: never.
+    read_around_bytes: Annotated[int, Meta(ge=0, le=16 * MiB, multiple_of=4096)] = MiB
     fuse_binding: Literal["direct", "pyfuse3"] = "direct"  # docs/posix.md says how they differ
     transport: Transport = "auto"
     rdma_device: str = ""  # empty, 0 and -1: chosen

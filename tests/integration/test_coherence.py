@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,3 +88,36 @@ def test_a_file_that_is_replaced_is_whole_at_every_moment(mounts: Mounts) -> Non
         assert seen <= content[0] <= number
         seen = content[0]
     assert soon(lambda: (second / "whole").read_bytes()[0] == 59)
+
+
+def test_what_is_fetched_around_small_reads_is_as_new_as_the_open(mounts: Mounts) -> None:
+    """Reads at random, of which regions are fetched, while another mount writes the file anew."""
+    first, second = mounts
+    pages, size = 768, 4096
+    published = 0
+    ended = threading.Event()
+
+    def write() -> None:
+        nonlocal published
+        while not ended.is_set():
+            version = published + 1
+            with (first / "rewritten").open("r+b", buffering=0) as writer:
+                writer.write(version.to_bytes(8, "little") * (pages * size // 8))
+            published = version
+
+    (first / "rewritten").write_bytes(bytes(pages * size))
+    writes = threading.Thread(target=write)
+    writes.start()
+    try:
+        pick = random.Random(1)
+        end = time.monotonic() + 8.0
+        while time.monotonic() < end:
+            least = published
+            with (second / "rewritten").open("rb", buffering=0) as reader:
+                for _ in range(40):
+                    found = os.pread(reader.fileno(), 8, pick.randrange(pages) * size)
+                    assert int.from_bytes(found, "little") >= least
+    finally:
+        ended.set()
+        writes.join(30.0)
+    assert published > 10

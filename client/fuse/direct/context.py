@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from luciole.client.fuse.attributes import SeenVersions, as_caller
 from luciole.client.fuse.direct import messages
+from luciole.client.fuse.direct.around import Around
 from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.interrupts import Interrupts
 from luciole.client.fuse.direct.messages import NOT_VALID, Request, Validity
@@ -53,6 +54,7 @@ class Context:
     seen: SeenVersions = field(default_factory=SeenVersions)
     interrupts: Interrupts = field(default_factory=Interrupts)
     twins: Twins = field(default_factory=Twins)
+    around: Around | None = None
     # Gives the kernel bytes of an inode from an offset on.
     store_page: Callable[[int, int, memoryview], object] = lambda inode_id, offset, data: None
     _begun: _OfThread = field(default_factory=_OfThread)
@@ -75,13 +77,17 @@ class Context:
 
     def entry(self, inode: meta_pb2.Inode) -> bytes:
         """The data of a reply that gives the kernel an inode."""
-        self.seen.given(inode)
+        self._given(inode)
         return messages.entry(inode, self.validity)
 
     def attributes_reply(self, inode: meta_pb2.Inode) -> bytes:
         """The data of a reply that gives the kernel the attributes of an inode that it has."""
-        self.seen.given(inode)
+        self._given(inode)
         return messages.attributes(inode, self.validity)
+
+    def _given(self, inode: meta_pb2.Inode) -> None:
+        if not self.seen.given(inode) and self.around is not None:
+            self.around.disturbed(inode.inode_id)
 
     async def attributes(self, inode_id: int) -> meta_pb2.Inode:
         """The attributes of an inode, from the answer to this mount's last change if they may be.

@@ -57,12 +57,17 @@ class _Staging:
 class Drops:
     """The files of one mount whose pages are being taken away."""
 
-    def __init__(self, operations: Operations, invalidate: Callable[[int, int], bool]) -> None:
+    def __init__(
+        self, operations: Operations, invalidate: Callable[[int, int], bool],
+        disturbed: Callable[[int], None] = lambda inode_id: None,
+    ) -> None:
         """`invalidate` tells the kernel of an inode and of its pages from an offset on, or, with
-        `ATTRIBUTES_ONLY`, of none; it returns whether the kernel knew the inode.
+        `ATTRIBUTES_ONLY`, of none; it returns whether the kernel knew the inode. Before that
+        `disturbed` is called.
         """
         self._operations = operations
         self._tell = invalidate
+        self._disturbed = disturbed
         self.lengths = Lengths()
         self._guard = threading.Lock()
         self._locks = [threading.Lock() for _ in range(LOCKS)]
@@ -119,6 +124,7 @@ class Drops:
         self._invalidate(inode_id, ATTRIBUTES_ONLY)
 
     def _invalidate(self, inode_id: int, offset: int = 0) -> None:
+        self._disturbed(inode_id)
         self.lengths.invalidated(inode_id)
         if not self._tell(inode_id, offset):
             self.lengths.forget(inode_id)

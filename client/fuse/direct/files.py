@@ -39,7 +39,10 @@ def _opened(
     # Writers of one file are put in order by its own lock, not by the kernel's.
     answer = protocol.FOPEN_PARALLEL_DIRECT_WRITES
     unknown = flags.read and flags.write and context.twins.begin(inode.inode_id)
-    if context.seen.unchanged(inode) and not unknown:
+    unchanged = context.seen.unchanged(inode)
+    if context.around is not None and (flags.write or not unchanged):
+        context.around.disturbed(inode.inode_id)
+    if unchanged and not unknown:
         answer |= protocol.FOPEN_KEEP_CACHE
     if context.seen.outdated(inode):
         # What is told of it may be on its way yet, and an open is not to be older than the last
@@ -91,9 +94,29 @@ async def read(context: Context, request: Request) -> memoryview:
     if room is not None and len(room) < size:
         raise RefusedError(MALFORMED)
     staged = context.drops.staged(request.node)
-    data = await context.operations.read(handle, offset, size, room)
+    data = _fetched(context, request, room)
+    if data is None:
+        data = await context.operations.read(handle, offset, size, room)
     _given(context, request, data, staged)
     return data
+
+
+def _fetched(context: Context, request: Request, room: memoryview | None) -> memoryview | None:
+    """What a read finds in a region that is being fetched; None: it is to be asked for."""
+    if context.around is None or room is None:
+        return None
+    handle, offset, size, _, _, flags, _ = request.fields(protocol.READ_IN)
+    if passes_pages(flags):
+        return None
+    fetch = context.around.covering(request.node, offset, size)
+    if fetch is None:
+        context.around.asked(request.node, handle, offset, size)
+        return None
+    found = fetch.part(offset, size)
+    if found is None:
+        return None
+    room[:size] = found
+    return room[:size]
 
 
 async def read_together(
@@ -104,6 +127,10 @@ async def read_together(
     Each has a room, and a body of READ_IN at least (`small_read`).
     """
     asked = [request.fields(protocol.READ_IN) for request in requests]
+    if context.around is not None:
+        for request, (handle, offset, size, _, _, flags, _) in zip(requests, asked, strict=True):
+            if not passes_pages(flags):
+                context.around.asked(request.node, handle, offset, size)
     staged = [context.drops.staged(request.node) for request in requests]
     rooms = [_room_of(request)[: fields[2]]
              for request, fields in zip(requests, asked, strict=True)]

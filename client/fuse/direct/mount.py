@@ -14,6 +14,7 @@ import trio
 
 from luciole.client.fuse.attributes import UNTOLD_S
 from luciole.client.fuse.direct import mounting
+from luciole.client.fuse.direct.around import Around
 from luciole.client.fuse.direct.channel import Channel
 from luciole.client.fuse.direct.context import Context, Freshness
 from luciole.client.fuse.direct.dispatch import Dispatcher
@@ -21,6 +22,7 @@ from luciole.client.fuse.direct.drops import Drops
 from luciole.client.fuse.direct.messages import Validity
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
 from luciole.client.fuse.direct.server import Server
+from luciole.client.fuse.direct.twins import Twins
 from luciole.client.fuse.read_ahead import set_read_ahead
 from luciole.client.operations import Operations
 from luciole.client.remote.connections import connections_of
@@ -63,6 +65,7 @@ class KernelCaches:
 def start_server(
     operations: Operations, mount_point: Path, *, allow_other: bool, attribute_seconds: float,
     entry_seconds: float, read_only: bool = False, feed: Freshness | None = None,
+    read_around_bytes: int = 0,
 ) -> Server:
     """Mounts `operations`, which block (ThreadRuntime), and serves them on threads.
 
@@ -71,10 +74,13 @@ def start_server(
     """
     channel = Channel(mounting.mount(
         mount_point, allow_other=allow_other, max_read=REQUEST_BYTES_MAX, read_only=read_only))
+    twins = Twins()
+    around = Around(operations, channel, twins, read_around_bytes)
     context = Context(
         operations, Validity.of(attribute_seconds, entry_seconds),
         Validity.of(min(attribute_seconds, UNTOLD_S), min(entry_seconds, UNTOLD_S)),
-        Drops(operations, channel.invalidate_inode), feed, store_page=channel.store)
+        Drops(operations, channel.invalidate_inode, around.disturbed), feed, twins=twins,
+        around=around if read_around_bytes else None, store_page=channel.store)
     server = Server(channel, Dispatcher(context))
     server.start()
     return server
@@ -95,7 +101,8 @@ def serve_direct(
     server = start_server(
         client.operations, mount_point, allow_other=allow_other,
         attribute_seconds=config.attribute_cache_seconds,
-        entry_seconds=config.entry_cache_seconds, read_only=config.read_only, feed=client.feed)
+        entry_seconds=config.entry_cache_seconds, read_only=config.read_only, feed=client.feed,
+        read_around_bytes=config.read_around_bytes)
     client.caches = KernelCaches(server.channel, server.context.drops.drop)
     trio.run(_serve, config, mount_point, client, server)
 

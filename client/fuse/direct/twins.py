@@ -56,6 +56,10 @@ class Twins:
                     del self._pages[oldest, index]
         return not known
 
+    def keeps(self, inode_id: int) -> bool:
+        """Whether it keeps twins of a file."""
+        return inode_id in self._files
+
     def given(self, inode_id: int, offset: int, data: memoryview, size: int) -> None:
         """The kernel gets `data`, and zeros up to `size` bytes, into its pages from `offset` on."""
         if inode_id not in self._files or offset >= FILE_PAGES * PAGE or offset % PAGE:
