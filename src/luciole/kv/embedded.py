@@ -204,7 +204,7 @@ class EmbeddedStore:
         self._checkpoints.note_commit()
         if self._waits:
             self._make_durable()
-        self._watches.ring()
+        self._watches.ring(version, together)
         return outcomes
 
     def _make_durable(self) -> None:
