@@ -161,20 +161,21 @@ class WriteBuffer:
 
     def written(self, stamp: bytes) -> RangeSet:
         """Everything that counts as written by the commit with that stamp."""
-        ranges = RangeSet(self._cleared)
-        for key in self._writes:
-            ranges.add(key, key_after(key))
-        for prefix, suffix, _ in self._stamped:
-            key = prefix + stamp + suffix
-            ranges.add(key, key_after(key))
+        ranges = RangeSet.of_keys(
+            [*self._writes, *[prefix + stamp + suffix for prefix, suffix, _ in self._stamped]])
+        for begin, end in self._cleared:
+            ranges.add(begin, end)
         for begin, end in self._conflicts:
             ranges.add(begin, end)
         return ranges
 
     def size(self) -> int:
         """Bytes of all writes and of their conflict ranges, about as FoundationDB counts them."""
-        total = sum(len(begin) + len(end) for begin, end in self._conflicts)
-        total += sum(2 * (len(begin) + len(end)) for begin, end in self._cleared)
+        total = 0
+        for begin, end in self._conflicts:
+            total += len(begin) + len(end)
+        for begin, end in self._cleared:
+            total += 2 * (len(begin) + len(end))
         for key, entry in self._writes.items():
             data = len(entry) if isinstance(entry, bytes) else _NUMBER_BYTES
             total += 3 * len(key) + data
