@@ -186,8 +186,7 @@ class EmbeddedStore:
         self._checkpoints.check()
         with translated(self._path):
             transaction = environment.handle.begin(db=environment.records, write=True)
-        try:
-            with translated(self._path):
+            try:
                 state = self._catch_up(transaction)
                 version = state.version + 1
                 outcomes, written = self._apply(transaction, version, requests)
@@ -197,10 +196,10 @@ class EmbeddedStore:
                 together = written[0] if len(written) == 1 else RangeSet(
                     each for ranges in written for each in ranges)
                 self._append_log(transaction, state, together)
-            _commit(transaction, self._path)
-        except BaseException:
-            transaction.abort()
-            raise
+                _commit(transaction, self._path)
+            except BaseException:
+                transaction.abort()
+                raise
         self._history.record(version, self._runtime.clock.now(), together)
         self._checkpoints.note_commit()
         if self._waits:

@@ -71,7 +71,7 @@ class RangeSet:
     def encode(self) -> bytes:
         """The set as bytes. A range of one key has an empty end: most ranges are such."""
         flat: list[bytes] = []
-        for begin, end in self:
+        for begin, end in zip(self._begins, self._ends, strict=True):
             flat += (begin, b"" if end == begin + b"\0" else end)
         return msgspec.msgpack.encode(flat)
 

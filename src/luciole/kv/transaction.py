@@ -69,11 +69,15 @@ class OptimisticTransaction:
 
     async def get(self, key: bytes, *, snapshot: bool = False) -> bytes | None:
         """The value, or None. Raises FsError KV_TOO_OLD after five seconds."""
-        limits.check_read(key)
+        if key >= limits.KEYS_END:
+            limits.check_read(key)
         entry = self._buffer.find(key) if self._buffer.dirty else Untouched.YES
         if entry is None or isinstance(entry, bytes):
             return entry
-        value = self._current().get(key)
+        shown = self._snapshot
+        if shown is None or self._clock.now() > self._expires:
+            shown = self._current()
+        value = shown.get(key)
         if not snapshot:
             self._read_keys[key] = None
         return add_number(value, entry) if isinstance(entry, int) else value
@@ -111,7 +115,9 @@ class OptimisticTransaction:
     def set(self, key: bytes, value: bytes) -> None:
         """Writes a record. Raises FsError KV_TOO_LARGE beyond the limits."""
         limits.check_record(key, value)
-        self._writable().set(key, value)
+        if self._ended:
+            self._writable()
+        self._buffer.set(key, value)
 
     def clear(self, key: bytes) -> None:
         """Removes a record if it is there."""
