@@ -190,7 +190,8 @@ class KnownNames:
     def _touch(self, inode_id: int) -> None:
         for inquiry in self._inquiries:
             inquiry.inodes.add(inode_id)
-        self._forget_inode(inode_id)
+        if inode_id in self._places:
+            self._forget_inode(inode_id)
 
     def forget_all(self) -> None:
         """Anything may have changed."""

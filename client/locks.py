@@ -242,12 +242,14 @@ class Locks:
 
     def handle_holds(self, handle: int) -> bool:
         """Whether locks may go with a handle."""
+        if not self._held:
+            return False
         with self._guard:
             return any(handle in through for through in self._held.values())
 
     def holds(self, inode_id: int, owner: int) -> bool:
         """Whether a process may have fcntl locks on a file."""
-        return Holder(inode_id, False, owner) in self._held
+        return bool(self._held) and Holder(inode_id, False, owner) in self._held
 
     async def release_owner(self, inode_id: int, owner: int) -> None:
         """A process closed a descriptor: its fcntl locks on the file go."""
@@ -255,6 +257,8 @@ class Locks:
 
     async def release_handle(self, handle: int) -> None:
         """A handle is gone, and with it the locks of flock and of open file descriptions."""
+        if not self._held:
+            return
         with self._guard:
             holders = [holder for holder, through in self._held.items() if handle in through]
         for holder in holders:

@@ -199,8 +199,7 @@ class ReportedFile(ABC):
         message: Callable[[meta_pb2.LengthHint], ToldT],
     ) -> AnswerT:
         """Sends a report, again if the service lost the session or wants the bytes in chunks."""
-        failure = FsError(Kind.BUSY, "the report is refused again and again",
-                          f"inode {self.inode.inode_id}")
+        failure: FsError | None = None
         for _ in range(REPORT_ATTEMPTS):
             try:
                 await self._need_session(handle)
@@ -220,7 +219,8 @@ class ReportedFile(ABC):
                     self._lose_count()
                     raise
                 failure = error
-        raise failure
+        raise failure or FsError(Kind.BUSY, "the report is refused again and again",
+                                 f"inode {self.inode.inode_id}")
 
     async def _report(
         self, handle: Handle, method: Method[ReportT, meta_pb2.InodeReply],

@@ -19,6 +19,7 @@ from luciole.errors import FsError, Kind
 from luciole.proto import common_pb2, meta_pb2, mgmtd_pb2, services
 from luciole.proto.method import Method
 from luciole.retry import retrying
+from luciole.routing import RoutingTable
 from luciole.runtime import Runtime
 
 # What a writer tells with it is for others to see, and need not survive a power loss.
@@ -46,6 +47,7 @@ class MetaClient:
         self.client_id = client_id
         self.attempt_seconds = attempt_seconds
         self._total_seconds = total_seconds
+        self._servers: tuple[RoutingTable | None, list[mgmtd_pb2.Node]] = None, []
         self._sticky = runtime.entropy.below(1 << 16)
         self._guard = threading.Lock()
         self._sequence = 0
@@ -56,8 +58,7 @@ class MetaClient:
         deadline = self._runtime.clock.now() + self._total_seconds
 
         async def attempt(number: int) -> ReplyT:
-            node = self._node(number)
-            caller = self._connections.node(node)
+            caller = self._connections.node(self._node(number))
             remaining = max(0.001, deadline - self._runtime.clock.now())
             return await caller.call(
                 method, request, timeout=min(self.attempt_seconds, remaining))
@@ -89,10 +90,12 @@ class MetaClient:
         await self.ask(services.META_FSYNC, meta_pb2.FsyncRequest(inode_id=inode_id))
 
     def _node(self, number: int) -> mgmtd_pb2.Node:
-        nodes = [
-            node for node in self._routing.current().nodes(mgmtd_pb2.META)
-            if node.state == mgmtd_pb2.CONNECTED
-        ] or self._routing.current().nodes(mgmtd_pb2.META)
+        table = self._routing.current()
+        known, nodes = self._servers
+        if known is not table:
+            every = table.nodes(mgmtd_pb2.META)
+            nodes = [node for node in every if node.state == mgmtd_pb2.CONNECTED] or every
+            self._servers = table, nodes
         if not nodes:
             raise FsError(Kind.UNAVAILABLE, "no metadata service is registered")
         return nodes[(self._sticky + number) % len(nodes)]

@@ -14,6 +14,9 @@ from typing import NamedTuple
 from luciole.proto import common_pb2
 
 Kind = common_pb2.ErrorKind
+for _name, _number in Kind.items():
+    # Its attributes are looked up by a function each time, and every check names a kind.
+    setattr(Kind, _name, _number)
 
 
 class Retry(enum.Enum):

@@ -133,6 +133,42 @@ class _ThreadSignal:
             return self._count
 
 
+class _ThreadLock(AbstractAsyncContextManager[None]):
+    """One use of a lock of `ThreadRuntime`; `guard` is over `locks`."""
+
+    __slots__ = ("_entry", "_guard", "_key", "_locks")
+
+    def __init__(
+        self, guard: threading.Lock, locks: dict[Hashable, list[Any]], key: Hashable
+    ) -> None:
+        self._guard = guard
+        self._locks = locks
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        with self._guard:
+            entry = self._locks.get(self._key)
+            if entry is None:
+                entry = self._locks[self._key] = [threading.Lock(), 0]
+            entry[1] += 1
+        self._entry = entry
+        try:
+            entry[0].acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, kind: object, failure: object, trace: object) -> None:
+        self._entry[0].release()
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._guard:
+            self._entry[1] -= 1
+            if self._entry[1] == 0:
+                del self._locks[self._key]
+
+
 class ThreadRuntime:
     """Waits block the calling thread."""
 
@@ -146,20 +182,9 @@ class ThreadRuntime:
         """Blocks the thread for `seconds`."""
         time.sleep(max(0.0, seconds))
 
-    @asynccontextmanager
-    async def lock(self, key: Hashable) -> AsyncIterator[None]:
+    def lock(self, key: Hashable) -> AbstractAsyncContextManager[None]:
         """Holds the lock of `key`; the entry goes with its last user."""
-        with self._guard:
-            entry = self._locks.setdefault(key, [threading.Lock(), 0])
-            entry[1] += 1
-        try:
-            with entry[0]:
-                yield
-        finally:
-            with self._guard:
-                entry[1] -= 1
-                if entry[1] == 0:
-                    del self._locks[key]
+        return _ThreadLock(self._guard, self._locks, key)
 
     def signal(self) -> Signal:
         """A new signal for threads."""

@@ -7,11 +7,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from luciole.errors import Kind
 from luciole.kv.embedded import EmbeddedStore
+from luciole.kv.lmdb_watch import SETTLED_S
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.conformance.kv_subject import Session
 from luciole.tests.kv.processes import COUNTER, PARTS, part
@@ -129,3 +131,44 @@ def test_watchers_hear_of_other_processes_commits(tmp_path: Path) -> None:
         process.communicate(timeout=30)
     store.close()
     assert os.listdir(tmp_path / "watchers") == []
+
+
+def _put(store: EmbeddedStore, key: bytes, value: bytes) -> None:
+    transaction = store.transaction()
+    transaction.set(key, value)
+    drive(transaction.commit())
+
+
+def test_a_watcher_that_came_late_is_rung(tmp_path: Path) -> None:
+    """Also when whoever commits has long believed to know all watchers."""
+    store = EmbeddedStore(tmp_path, ThreadRuntime())
+    end = time.monotonic() + 2 * SETTLED_S
+    while time.monotonic() < end:
+        _put(store, b"another key", b"1")
+    with start("watch", tmp_path, 1) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == b"watching\n"
+        try:
+            _put(store, COUNTER, b"1")
+            assert watcher.wait(20) == 0  # by itself it looks after a minute
+        finally:
+            watcher.kill()
+    store.close()
+
+
+def test_own_commits_wake_own_watchers_without_a_ring(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path, ThreadRuntime())
+    drive(store.watch(COUNTER, None, 0.0))
+    (name,) = os.listdir(tmp_path / "watchers")
+    os.rename(tmp_path / "watchers" / name, tmp_path / name)  # nobody can be rung
+    seen: list[bytes | None] = []
+    waiting = threading.Thread(
+        target=lambda: seen.append(drive(store.watch(COUNTER, None, 30.0))))
+    began = time.monotonic()
+    waiting.start()
+    _put(store, COUNTER, b"1")
+    waiting.join(30)
+    assert seen == [b"1"]
+    assert time.monotonic() - began < 15.0
+    os.rename(tmp_path / name, tmp_path / "watchers" / name)
+    store.close()

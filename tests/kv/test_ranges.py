@@ -43,3 +43,10 @@ def test_history_forgets_by_time_and_by_version() -> None:
     history.check(15, [(b"a", b"a\0")])
     history.forget(before=0.0, floor=20)
     assert (history.floor, history.newest) == (20, 20)
+
+
+@given(st.lists(keys, max_size=8))
+@settings(derandomize=True, database=None)
+def test_a_range_set_of_keys_is_as_if_each_were_added(members: list[bytes]) -> None:
+    made = RangeSet.of_keys(members)
+    assert list(made) == list(RangeSet((key, key + b"\0") for key in members))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from luciole.errors import FsError, Kind
-from luciole.proto import storage_pb2
+from luciole.proto import meta_pb2, storage_pb2
 from luciole.proto.packed import READ, single_read
-from luciole.proto.services import STORAGE, STORAGE_READ_PACKED, Call, StorageStub
-from luciole.rpc import at_once, frame
+from luciole.proto.services import STORAGE, STORAGE_READ_PACKED, Call, MetaStub, StorageStub
+from luciole.rpc import at_once, frame, stream
 from luciole.rpc.memory import PAGE, Region, place_of
 from luciole.rpc.tcp_client import BlockingCaller, Fetched
 from luciole.rpc.tcp_server import FramedServer
@@ -203,3 +206,65 @@ def test_a_frame_packed_at_once_is_the_ordinary_one() -> None:
         payload_length=len(table), flags=frame.SHARED) + table
     assert at_once.room_of(memoryview(table)) == (2, PAGE, 3 * PAGE)
     assert at_once.room_of(memoryview(table[:-1])) is None
+    assert at_once.reply(99, b"message") == frame.encode(frame.REPLY, b"message", request_id=99)
+
+
+def answering(answer: Callable[[int], list[bytes]]) -> tuple[int, threading.Thread]:
+    """A server of one request, whose id it gives to `answer`; sends the pieces one by one."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(SOON_S)
+
+    def run() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.settimeout(SOON_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.recv(65536)
+            connection.sendall(frame.encode_hello(CLUSTER, "pieces", "meta"))
+            request = memoryview(connection.recv(65536))
+            for piece in answer(frame.parse_header(request).request_id):
+                connection.sendall(piece)
+                time.sleep(0.02)  # so that it is received by itself
+            with suppress(OSError):
+                connection.recv(65536)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return listener.getsockname()[1], thread
+
+
+def ask(answer: Callable[[int], list[bytes]]) -> meta_pb2.InodeReply:
+    port, thread = answering(answer)
+    caller = BlockingCaller(("127.0.0.1", port), cluster_id=CLUSTER, timeout=SOON_S)
+    try:
+        return drive(MetaStub(caller).lookup(meta_pb2.LookupRequest(parent=1, name=b"name")))
+    finally:
+        caller.close()
+        thread.join(SOON_S)
+
+
+@pytest.mark.parametrize("length", [10, 3 * stream.SMALL_BYTES])
+@pytest.mark.parametrize("first", [0, 1, frame.HEADER_BYTES, frame.HEADER_BYTES + 1])
+def test_a_small_call_takes_a_reply_in_any_pieces(length: int, first: int) -> None:
+    reply = meta_pb2.InodeReply(inode=meta_pb2.Inode(inode_id=42, symlink=b"x" * length))
+
+    def answer(request_id: int) -> list[bytes]:
+        whole = frame.encode(frame.REPLY, reply.SerializeToString(), request_id=request_id)
+        return [piece for piece in (whole[:first], whole[first:]) if piece]
+
+    assert ask(answer) == reply
+
+
+@pytest.mark.parametrize("kind", ["payload", "rest", "flag", "message", "error", "id"])
+def test_a_small_call_refuses_what_is_no_reply_to_it(kind: str) -> None:
+    def answer(request_id: int) -> list[bytes]:
+        message = meta_pb2.InodeReply(inode=meta_pb2.Inode(inode_id=42)).SerializeToString()
+        if kind == "error":
+            return [frame.encode_error(request_id, FsError(Kind.NOT_FOUND, "no such entry"))]
+        return [frame.encode(
+            frame.REPLY, b"\xff" if kind == "message" else message,
+            request_id=request_id + (kind == "id"), payload_length=4 * (kind == "payload"),
+            flags=frame.SHARED * (kind == "flag")) + b"more" * (kind in {"payload", "rest"})]
+
+    with pytest.raises(FsError) as caught:
+        ask(answer)
+    assert caught.value.kind == (Kind.NOT_FOUND if kind == "error" else Kind.CORRUPT_FRAME)

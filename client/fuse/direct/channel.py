@@ -73,7 +73,13 @@ class Channel:
 
         Raises OSError when the kernel finds the reply wrong; then the request still waits.
         """
-        return self._write(messages.reply(unique, data))
+        try:
+            os.writev(self._descriptor, messages.reply(unique, data))
+        except OSError as failure:
+            if failure.errno in _TOO_LATE:
+                return False
+            raise
+        return True
 
     def answer_error(self, unique: int, number: int) -> bool:
         """Answers with an errno, or with success and no data (0)."""

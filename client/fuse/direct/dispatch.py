@@ -103,6 +103,8 @@ TABLE: dict[int, Row] = {
 NO_REPLY = {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
 DETACHED = {Opcode.SETLK, Opcode.SETLKW}
 MAY_UNLOCK = {Opcode.FLUSH, Opcode.RELEASE}
+# What is not always answered by the thread that has read it, one by one.
+SEVERAL_WAYS = {Opcode.READ, Opcode.GETATTR, *DETACHED, *MAY_UNLOCK}
 OPENING = {Opcode.OPEN, Opcode.CREATE, Opcode.TMPFILE, Opcode.OPENDIR}
 _REPORTED = {errno.EIO, errno.ETIMEDOUT}
 
@@ -173,7 +175,8 @@ class Dispatcher:
         self._context.begin()
         try:
             answer = drive(row.handler(self._context, request))
-            self._walks.other(request)
+            if self._walks.told:
+                self._walks.other(request)
             return answer
         except RefusedError as refused:
             return refused.number

@@ -21,7 +21,7 @@ from functools import partial
 import trio
 
 from luciole.client.fuse.direct.channel import Channel
-from luciole.client.fuse.direct.dispatch import DETACHED, Data, Dispatcher
+from luciole.client.fuse.direct.dispatch import DETACHED, SEVERAL_WAYS, Data, Dispatcher
 from luciole.client.fuse.direct.files import small_read
 from luciole.client.fuse.direct.gathering import Gathering
 from luciole.client.fuse.direct.killed import Killed
@@ -35,6 +35,7 @@ log = get_logger("fuse")
 THREADS_MAX = 64
 IDLE_MAX = 8
 LOCKS_MAX = 1024  # requests about locks at once
+INTERRUPT = int(Opcode.INTERRUPT)
 
 
 # Below that, reads one by one cost less than a message for all of them.
@@ -120,6 +121,9 @@ class Server:
         except RefusedError:
             log.error("request_dropped", length=length)  # without a number there is no reply
             return False
+        if request.opcode not in SEVERAL_WAYS:
+            self._answer(request)
+            return request.lent
         if self.dispatcher.detached(request):
             if self._locks_left.acquire(blocking=False):
                 own = Request(memoryview(bytes(buffer.whole[:length])))
@@ -164,7 +168,7 @@ class Server:
         self._locks_left.release()
 
     def _answer(self, request: Request) -> None:
-        if request.opcode == Opcode.INTERRUPT and len(request.body) >= INTERRUPT_IN.size:
+        if request.opcode == INTERRUPT and len(request.body) >= INTERRUPT_IN.size:
             self._killed.announced(request.fields(INTERRUPT_IN)[0])
         self._killed.begin(request)
         answer = self.dispatcher.answer(request)

@@ -38,7 +38,7 @@ class Walks:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._told: OrderedDict[int, float] = OrderedDict()  # thread -> when
+        self.told: OrderedDict[int, float] = OrderedDict()  # thread -> when; others only look
 
     def errno_of(self, request: Request) -> int:
         """What a request is told whose inode is gone."""
@@ -48,16 +48,16 @@ class Walks:
             return errno.ESTALE
         now = time.monotonic()
         with self._guard:
-            told = self._told.pop(request.pid, None)
+            told = self.told.pop(request.pid, None)
             if told is not None and now - told < RETRY_S:
                 return errno.ENOENT
-            self._told[request.pid] = now
-            if len(self._told) > REMEMBERED_MAX:
-                self._told.popitem(last=False)
+            self.told[request.pid] = now
+            if len(self.told) > REMEMBERED_MAX:
+                self.told.popitem(last=False)
         return errno.ESTALE
 
     def other(self, request: Request) -> None:
         """A request had another outcome: unless it was a step, the walk is over."""
-        if self._told and request.opcode not in STEPS:
+        if self.told and request.opcode not in STEPS:
             with self._guard:
-                self._told.pop(request.pid, None)
+                self.told.pop(request.pid, None)

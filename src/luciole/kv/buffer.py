@@ -62,7 +62,7 @@ class WriteBuffer:
     def __init__(self) -> None:
         self.dirty = False  # whether there is anything to commit
         self._writes: dict[bytes, Entry] = {}
-        self._cleared = RangeSet()
+        self._cleared: RangeSet | None = None  # mostly there is none
         self._stamped: list[tuple[bytes, bytes, bytes]] = []
         self._conflicts: list[KeyRange] = []
 
@@ -72,7 +72,7 @@ class WriteBuffer:
             self.refuse_unreadable(key, key_after(key))
         if key in self._writes:
             return self._writes[key]
-        return None if self._cleared.contains(key) else Untouched.YES
+        return Untouched.YES if self._cleared is None or not self._cleared.contains(key) else None
 
     def set(self, key: bytes, value: bytes) -> None:
         """Writes a record."""
@@ -89,13 +89,16 @@ class WriteBuffer:
         self.dirty = True
         for key in self._own_keys(begin, end):
             del self._writes[key]
+        if self._cleared is None:
+            self._cleared = RangeSet()
         self._cleared.add(begin, end)
 
     def add(self, key: bytes, delta: int) -> None:
         """Adds to a number; only the commit learns what it was, unless it was written here."""
         self.dirty = True
+        cleared = self._cleared is not None and self._cleared.contains(key)
         entry: Entry | Untouched
-        entry = self._writes.get(key, None if self._cleared.contains(key) else Untouched.YES)
+        entry = self._writes.get(key, None if cleared else Untouched.YES)
         if isinstance(entry, Untouched):
             self._writes[key] = delta
         elif isinstance(entry, int):
@@ -140,14 +143,14 @@ class WriteBuffer:
                 yield from self._resolved(own.pop(), None)
             if own and own[-1] == key:
                 yield from self._resolved(own.pop(), value)
-            elif not self._cleared.contains(key):
+            elif self._cleared is None or not self._cleared.contains(key):
                 yield key, value
         while own:
             yield from self._resolved(own.pop(), None)
 
     def apply(self, sink: Sink, stamp: bytes) -> None:
         """Applies all writes to the newest state; `stamp` is the 10-byte commit version."""
-        for begin, end in self._cleared:
+        for begin, end in self._cleared or ():
             sink.clear_range(begin, end)
         for key, entry in self._writes.items():
             if entry is None:
@@ -161,20 +164,21 @@ class WriteBuffer:
 
     def written(self, stamp: bytes) -> RangeSet:
         """Everything that counts as written by the commit with that stamp."""
-        ranges = RangeSet(self._cleared)
-        for key in self._writes:
-            ranges.add(key, key_after(key))
-        for prefix, suffix, _ in self._stamped:
-            key = prefix + stamp + suffix
-            ranges.add(key, key_after(key))
+        ranges = RangeSet.of_keys(
+            [*self._writes, *[prefix + stamp + suffix for prefix, suffix, _ in self._stamped]])
+        for begin, end in self._cleared or ():
+            ranges.add(begin, end)
         for begin, end in self._conflicts:
             ranges.add(begin, end)
         return ranges
 
     def size(self) -> int:
         """Bytes of all writes and of their conflict ranges, about as FoundationDB counts them."""
-        total = sum(len(begin) + len(end) for begin, end in self._conflicts)
-        total += sum(2 * (len(begin) + len(end)) for begin, end in self._cleared)
+        total = 0
+        for begin, end in self._conflicts:
+            total += len(begin) + len(end)
+        for begin, end in self._cleared or ():
+            total += 2 * (len(begin) + len(end))
         for key, entry in self._writes.items():
             data = len(entry) if isinstance(entry, bytes) else _NUMBER_BYTES
             total += 3 * len(key) + data

@@ -169,7 +169,7 @@ class EmbeddedStore:
                 self._checkpoints.flush()
                 return [self._write([request], again=True)[0] for request in requests]
             outcomes = [FsError(failure.kind, failure.message, failure.subject) for _ in requests]
-        refused = sum(outcome is not None for outcome in outcomes)
+        refused = len(outcomes) - outcomes.count(None)
         commits, refused_before, batches = self._statistics
         committed = len(requests) - refused
         self._statistics = Statistics(
@@ -186,25 +186,25 @@ class EmbeddedStore:
         self._checkpoints.check()
         with translated(self._path):
             transaction = environment.handle.begin(db=environment.records, write=True)
-        try:
-            with translated(self._path):
+            try:
                 state = self._catch_up(transaction)
                 version = state.version + 1
                 outcomes, written = self._apply(transaction, version, requests)
                 if not written:
                     transaction.abort()
                     return outcomes
-                together = RangeSet(each for ranges in written for each in ranges)
+                together = written[0] if len(written) == 1 else RangeSet(
+                    each for ranges in written for each in ranges)
                 self._append_log(transaction, state, together)
-            _commit(transaction, self._path)
-        except BaseException:
-            transaction.abort()
-            raise
+                _commit(transaction, self._path)
+            except BaseException:
+                transaction.abort()
+                raise
         self._history.record(version, self._runtime.clock.now(), together)
         self._checkpoints.note_commit()
         if self._waits:
             self._make_durable()
-        self._watches.ring()
+        self._watches.ring(version, together)
         return outcomes
 
     def _make_durable(self) -> None:
@@ -268,19 +268,18 @@ class _LmdbSnapshot:
         self.version = version
         self._path = path
         self._transaction = transaction
-        self._records = LmdbRecords(transaction)
 
     def get(self, key: bytes) -> bytes | None:
         try:
             if 0 < len(key) < BUCKET_BYTES:
                 return self._transaction.get(key)
-            return self._records.get(key)
+            return LmdbRecords(self._transaction).get(key)
         except lmdb.Error as failure:
             raise translate(failure, self._path) from failure
 
     def scan(self, begin: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         with translated(self._path):
-            yield from self._records.scan(begin, end, reverse=reverse)
+            yield from LmdbRecords(self._transaction).scan(begin, end, reverse=reverse)
 
     def close(self) -> None:
         self._transaction.abort()

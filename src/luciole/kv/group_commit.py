@@ -27,12 +27,13 @@ Outcome = FsError | None
 class _Ticket:
     """One commit in the queue. The lock is held until there is news for its thread."""
 
-    __slots__ = ("leads", "news", "outcome", "request")
+    __slots__ = ("answered", "leads", "news", "outcome", "request")
 
     def __init__(self, request: CommitRequest) -> None:
         self.request = request
         self.leads = False
-        self.outcome: Outcome = FsError(Kind.KV_MAYBE_COMMITTED, "the disk did not answer in time")
+        self.answered = False
+        self.outcome: Outcome = None
         self.news = threading.Lock()
         self.news.acquire()
 
@@ -70,6 +71,8 @@ class GroupCommit:
             self._give_up(ticket)
         if ticket.leads:
             self._lead()
+        if not ticket.answered:
+            raise FsError(Kind.KV_MAYBE_COMMITTED, "the disk did not answer in time")
         if ticket.outcome is not None:
             raise ticket.outcome
 
@@ -90,7 +93,7 @@ class GroupCommit:
         try:
             outcomes = self._write([ticket.request for ticket in batch])
             for ticket, outcome in zip(batch, outcomes, strict=True):
-                ticket.outcome = outcome
+                ticket.outcome, ticket.answered = outcome, True
         finally:
             self._hand_over()
             for ticket in batch[1:]:
@@ -103,13 +106,15 @@ class GroupCommit:
                 self._queue[0].news.release()
             else:
                 self._led = False
-                self._idle.notify_all()
+                if self._closed:  # nobody else waits for that
+                    self._idle.notify_all()
 
     def _give_up(self, ticket: _Ticket) -> None:
         """Leaves the queue, unless it was made leader or is being written at this moment."""
         with self._guard:
             if not ticket.leads and ticket in self._queue:
                 self._queue.remove(ticket)
+                ticket.answered = True
                 ticket.outcome = FsError(
                     Kind.UNAVAILABLE,
                     f"the disk took no commit for {self._wait_seconds:g} s: nothing was written",

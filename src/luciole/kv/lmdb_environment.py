@@ -10,8 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import lmdb
@@ -54,7 +52,7 @@ class Environment(NamedTuple):
     def load_state(self, transaction: lmdb.Transaction[bytes]) -> State:
         """The state as the transaction sees it."""
         data = transaction.get(_STATE_KEY, db=self.main)
-        return State() if data is None else State._make(_STATE.unpack(data))
+        return State() if data is None else State(*_STATE.unpack(data))
 
     def store_state(self, transaction: lmdb.Transaction[bytes], state: State) -> None:
         """Replaces the state."""
@@ -152,13 +150,26 @@ def _check_format(environment: lmdb.Environment, path: str) -> None:
             )
 
 
-@contextmanager
-def translated(path: str) -> Iterator[None]:
+def translated(path: str) -> _Translation:
     """Turns LMDB's errors into ours."""
-    try:
-        yield
-    except lmdb.Error as failure:
-        raise translate(failure, path) from failure
+    return _Translation(path)
+
+
+class _Translation:
+    """No generator: each commit passes it several times."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
+        """Raises FsError for an error of LMDB; others pass."""
+        if isinstance(failure, lmdb.Error):
+            raise translate(failure, self._path) from failure
 
 
 def translate(failure: lmdb.Error, path: str) -> FsError:

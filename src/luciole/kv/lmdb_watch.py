@@ -1,10 +1,14 @@
 """Watching keys of the embedded store, which other processes of the machine may change.
 
 Layer: kernel. A process that watches binds a datagram socket in the store's directory `watchers`;
-whoever commits rings all sockets there. A ring says nothing: the listener reads in the store's log
-which keys were written since it last looked. So rings may be merged, and one that finds the
-listener's queue full is not missed, since those before it are still to be read. The socket of a
-process that died refuses, and is removed by whoever finds out.
+whoever commits rings all other processes' sockets there, and tells the waiters of its own process
+itself. A ring says nothing: the listener reads in the store's log which keys were written since it
+last looked. So rings may be merged, and one that finds the listener's queue full is not missed,
+since those before it are still to be read. The socket of a process that died refuses, and is
+removed by whoever finds out.
+
+The names in the directory are listed again when its time of change says so. Such times are coarse,
+so a listing is believed only if the last change was `SETTLED_S` before it: a later one shows then.
 
 The paths of sockets are short, whatever the store's is: they begin at the directory's descriptor.
 Only the thread runtime may watch, since a thread of our own notifies.
@@ -17,6 +21,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 
 from luciole.errors import FsError
 from luciole.kv.lmdb_environment import Environment, translated
@@ -28,10 +33,15 @@ from luciole.runtime import Runtime
 log = get_logger("kv")
 DIRECTORY = "watchers"
 JOIN_SECONDS = 10.0
+SETTLED_S = 0.1  # more than the tick of any kernel
 
 
 class LmdbWatches:
-    """The watches of one process on one store. The lock guards starting and closing."""
+    """The watches of one process on one store.
+
+    The lock guards starting and closing, and up to where waiters were notified. `ring` is called by
+    one thread at a time.
+    """
 
     def __init__(self, path: str, environment: Environment, runtime: Runtime) -> None:
         """Raises OSError when the directory of sockets cannot be made."""
@@ -45,7 +55,9 @@ class LmdbWatches:
         self._guard = threading.Lock()
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._listener: threading.Thread | None = None
-        self._version = 0  # up to which the listener has notified
+        self._version = 0  # up to which waiters were notified
+        self._others: list[str] = []  # addresses of those to ring
+        self._listed_ns = -1  # the time of change that the list is true of; -1: it may be old
         self._closed = False
 
     def start(self) -> None:
@@ -61,14 +73,27 @@ class LmdbWatches:
                 target=self._listen, args=(receiver,), name="kv watches", daemon=True)
             self._listener.start()
 
-    def ring(self) -> None:
-        """After a commit: everybody who watches this store looks what it wrote."""
-        for name in os.listdir(self._directory):
+    def ring(self, version: int, written: RangeSet) -> None:
+        """After the commit of `version`: everybody who watches this store looks what it wrote."""
+        with self._guard:
+            if self._version == version - 1:
+                self._version = version  # what others wrote in between, their ring tells
+        self.waiting.notify(written)
+        self._ring_others()
+
+    def _ring_others(self) -> None:
+        changed_ns = os.stat(self._directory).st_mtime_ns
+        if changed_ns != self._listed_ns:
+            self._others = [self._address(name) for name in os.listdir(self._directory)
+                            if name != self._name]
+            settled = time.time_ns() - changed_ns > SETTLED_S * 1e9
+            self._listed_ns = changed_ns if settled else -1
+        for address in self._others:
             try:
-                self._sender.sendto(b"", self._address(name))
+                self._sender.sendto(b"", address)
             except ConnectionRefusedError:
                 with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=self._directory)
+                    os.unlink(address)
             except OSError:
                 continue  # its queue is full, so it will look anyway; or it has just closed
 
@@ -79,7 +104,8 @@ class LmdbWatches:
                 return
             self._closed = True
         if self._listener is not None:
-            self.ring()
+            with contextlib.suppress(OSError):  # its queue is full, so it will look anyway
+                self._sender.sendto(b"", self._address(self._name))
             self._listener.join(JOIN_SECONDS)
             with contextlib.suppress(OSError):
                 os.unlink(self._name, dir_fd=self._directory)
@@ -108,7 +134,9 @@ class LmdbWatches:
         environment = self._environment
         with translated(self._path), environment.handle.begin(db=environment.log) as transaction:
             state = environment.load_state(transaction)
-            before, self._version = self._version, state.version
+            with self._guard:
+                before = self._version
+                self._version = max(before, state.version)
             if before < state.floor:
                 return None
             entries = [transaction.get(version.to_bytes(8, "big"))

@@ -27,6 +27,19 @@ class RangeSet:
         for begin, end in ranges:
             self.add(begin, end)
 
+    @classmethod
+    def of_keys(cls, keys: Iterable[bytes]) -> RangeSet:
+        """The set of these keys, made at once."""
+        made = cls()
+        begins = sorted(set(keys))
+        ends = [key + b"\0" for key in begins]
+        if set(begins).isdisjoint(ends):
+            made._begins, made._ends = begins, ends
+        else:  # one key follows right behind another
+            for begin, end in zip(begins, ends, strict=True):
+                made.add(begin, end)
+        return made
+
     def __bool__(self) -> bool:
         return bool(self._begins)
 
@@ -58,9 +71,8 @@ class RangeSet:
     def encode(self) -> bytes:
         """The set as bytes. A range of one key has an empty end: most ranges are such."""
         flat: list[bytes] = []
-        for begin, end in self:
-            alone = len(end) == len(begin) + 1 and end[-1] == 0 and end.startswith(begin)
-            flat += (begin, b"" if alone else end)
+        for begin, end in zip(self._begins, self._ends, strict=True):
+            flat += (begin, b"" if end == begin + b"\0" else end)
         return msgspec.msgpack.encode(flat)
 
     @classmethod

@@ -69,15 +69,18 @@ class OptimisticTransaction:
 
     async def get(self, key: bytes, *, snapshot: bool = False) -> bytes | None:
         """The value, or None. Raises FsError KV_TOO_OLD after five seconds."""
-        limits.check_read(key)
-        if not self._buffer.dirty:
-            return self._read(key, snapshot)
-        entry = self._buffer.find(key)
-        if isinstance(entry, Untouched):
-            return self._read(key, snapshot)
-        if isinstance(entry, int):
-            return add_number(self._read(key, snapshot), entry)
-        return entry
+        if key >= limits.KEYS_END:
+            limits.check_read(key)
+        entry = self._buffer.find(key) if self._buffer.dirty else Untouched.YES
+        if entry is None or isinstance(entry, bytes):
+            return entry
+        shown = self._snapshot
+        if shown is None or self._clock.now() > self._expires:
+            shown = self._current()
+        value = shown.get(key)
+        if not snapshot:
+            self._read_keys[key] = None
+        return add_number(value, entry) if isinstance(entry, int) else value
 
     async def get_many(self, keys: list[bytes], *, snapshot: bool = False) -> list[bytes | None]:
         """The values in the order of `keys`."""
@@ -112,7 +115,9 @@ class OptimisticTransaction:
     def set(self, key: bytes, value: bytes) -> None:
         """Writes a record. Raises FsError KV_TOO_LARGE beyond the limits."""
         limits.check_record(key, value)
-        self._writable().set(key, value)
+        if self._ended:
+            self._writable()
+        self._buffer.set(key, value)
 
     def clear(self, key: bytes) -> None:
         """Removes a record if it is there."""
@@ -154,7 +159,7 @@ class OptimisticTransaction:
             return
         # What read nothing at a version has nothing that could have changed since.
         reads = [] if version is None else self._reads()
-        size = buffer.size() + sum(len(begin) + len(end) for begin, end in reads)
+        size = buffer.size() + sum([len(begin) + len(end) for begin, end in reads])
         limits.check_transaction(size)
         if reads:
             self._refuse_old()
@@ -167,23 +172,19 @@ class OptimisticTransaction:
             self._snapshot.close()
             self._snapshot = None
 
-    def _read(self, key: bytes, snapshot: bool) -> bytes | None:
-        value = self._current().get(key)
-        if not snapshot:
-            self._read_keys[key] = None
-        return value
-
     def _current(self) -> Snapshot:
         if self._snapshot is None:
             self._writable()
             self._expires = self._clock.now() + TRANSACTION_SECONDS_MAX
             self._snapshot = self._open_snapshot()
             return self._snapshot
-        self._refuse_old()
+        if self._clock.now() > self._expires:
+            self._refuse_old()
         return self._snapshot
 
     def _writable(self) -> WriteBuffer:
-        require(not self._ended, Kind.INVALID_ARGUMENT, "the transaction is over: begin another")
+        if self._ended:
+            raise FsError(Kind.INVALID_ARGUMENT, "the transaction is over: begin another")
         return self._buffer
 
     def _refuse_old(self) -> None:
@@ -194,4 +195,4 @@ class OptimisticTransaction:
             )
 
     def _reads(self) -> list[KeyRange]:
-        return self._read_ranges + [(key, key_after(key)) for key in self._read_keys]
+        return self._read_ranges + [(key, key + b"\0") for key in self._read_keys]

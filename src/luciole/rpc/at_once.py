@@ -68,6 +68,13 @@ def encode(request: Request, table: bytes = b"") -> bytes:
     return b"".join((body, CHECKSUM.pack(crc32c(body)), message, table))
 
 
+def reply(request_id: int, message: bytes) -> bytes:
+    """The frame of a reply without a payload. The length is within bounds."""
+    body = BODY.pack(
+        MAGIC, VERSION, frame.REPLY, 0, 0, 0, 0, request_id, len(message), 0, crc32c(message))
+    return b"".join((body, CHECKSUM.pack(crc32c(body)), message))
+
+
 def asked(view: memoryview, received: int) -> Asked | None:
     """The request that the first `received` bytes of `view` are, if they are one."""
     if received < HEADER_BYTES:

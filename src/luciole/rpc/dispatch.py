@@ -65,22 +65,19 @@ class Endpoints:
     """
 
     def __init__(self, services: Services) -> None:
-        self._endpoints: dict[tuple[int, int], Endpoint] = {}
-        self.at_once: dict[int, Endpoint] = {}  # those that can, by at_once.key
+        self.by_key: dict[int, Endpoint] = {}  # by at_once.key
         self._names = ", ".join(service.name for service, _ in services)
         for service, handler in services:
             for method in service.methods:
                 handle: Handle | None = getattr(handler, method.handler, None)
                 if handle is not None:
-                    key = (method.service_id, method.method_id)
                     at_once = getattr(handler, method.handler + AT_ONCE, None)
-                    endpoint = self._endpoints[key] = Endpoint(method, handle, at_once)
-                    if at_once is not None:
-                        self.at_once[key_of(*key)] = endpoint
+                    self.by_key[key_of(method.service_id, method.method_id)] = Endpoint(
+                        method, handle, at_once)
 
     def find(self, service_id: int, method_id: int) -> Endpoint:
         """The method's endpoint. Raises FsError UNIMPLEMENTED."""
-        endpoint = self._endpoints.get((service_id, method_id))
+        endpoint = self.by_key.get(key_of(service_id, method_id))
         if endpoint is None:
             raise FsError(
                 Kind.UNIMPLEMENTED,
@@ -90,7 +87,7 @@ class Endpoints:
 
     def all(self) -> list[Endpoint]:
         """Every endpoint."""
-        return list(self._endpoints.values())
+        return list(self.by_key.values())
 
 
 def failure(error: Exception, request_id: int, what: str) -> FsError:

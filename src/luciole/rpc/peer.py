@@ -150,15 +150,12 @@ class Peer(Generic[C]):
         return next(self._ids)
 
     def take(self) -> C | None:
-        """An idle connection that is alive, or None."""
-        while True:
-            with self._guard:
-                if not self._idle:
-                    return None
-                connection = self._idle.pop()
+        """An idle connection that is alive, begun as by `begin`, or None."""
+        while (connection := self.take_unseen()) is not None:
             if connection.is_quiet():
                 return connection
-            connection.close()
+            self.discard(connection)
+        return None
 
     def begin(self, connection: C) -> C:
         """A call goes over it from now on."""

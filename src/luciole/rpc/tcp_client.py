@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import structlog
 import trio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
@@ -105,6 +105,25 @@ class _BlockingConnection(Connection):
         if isinstance(outcome, FsError):
             return Fetched(outcome, True)
         return Fetched(outcome.SerializeToString(), True)
+
+    def take_small(
+        self, request_id: int, reply: type[ReplyT], deadline: float
+    ) -> ReplyT | FsError:
+        """The reply to a request that wants no bytes beside the message; or the peer's error."""
+        count = 0
+        if self.rdma is None:
+            view = self.inbox.view
+            count = self.wire.receive([view], deadline)
+            message = at_once.answered(view, count, request_id, shared=False)
+            if message is not None and count == frame.HEADER_BYTES + len(message):
+                try:
+                    return reply.FromString(message)
+                except DecodeError as failure:
+                    raise frame.corrupt(
+                        f"{reply.__name__} cannot be decoded: {failure}") from failure
+        # Whatever else it is, or if it has not come whole.
+        return self.wire.pull(
+            stream.read_reply(self.inbox, request_id, reply, None), deadline, count)
 
     def take_back(self, room: memoryview) -> None:
         """A `fetch` failed: what the server still writes into its room is to go nowhere."""
@@ -219,11 +238,13 @@ class BlockingCaller:
         into: Sequence[memoryview] = (),
     ) -> ReplyT:
         """As `Caller.call`. Blocks the thread."""
+        if sink is None and not payload and not into:
+            return await self._call_small(method, request, timeout)
         peer = self._peer
         seconds = peer.seconds(timeout)
         deadline = time.monotonic() + seconds
         outgoing = peer.prepare(method, request, payload)
-        connection = peer.begin(peer.take() or self._connect(deadline))
+        connection = peer.take() or peer.begin(self._connect(deadline))
         loan = NOTHING
         try:
             loan = connection.lend(payload, into, deadline)
@@ -245,6 +266,36 @@ class BlockingCaller:
         except BaseException as error:
             peer.discard(connection)
             loan.take_back()
+            if isinstance(error, Exception):
+                raise peer.broken(error, method.path, seconds) from error
+            raise
+        peer.give(connection)
+        if isinstance(outcome, FsError):
+            raise outcome
+        return outcome
+
+    async def _call_small(
+        self, method: Method[RequestT, ReplyT], request: RequestT, timeout: float | None
+    ) -> ReplyT:
+        """As `call`, in few steps: a message there, a message back."""
+        peer = self._peer
+        seconds = peer.seconds(timeout)
+        deadline = time.monotonic() + seconds
+        message = request.SerializeToString()
+        frame.check_message_size(message, method.path)
+        connection = peer.take() or peer.begin(self._connect(deadline))
+        try:
+            request_id = peer.next_id()
+            connection.wire.send([at_once.encode(at_once.Request(
+                method.service_id, method.method_id,
+                frame.milliseconds(deadline - time.monotonic()), request_id, message))], deadline)
+            await sent()
+            now = time.monotonic()
+            if now > deadline:  # as in `call`
+                deadline = now + LATE_S
+            outcome = connection.take_small(request_id, method.reply, deadline)
+        except BaseException as error:
+            peer.discard(connection)
             if isinstance(error, Exception):
                 raise peer.broken(error, method.path, seconds) from error
             raise

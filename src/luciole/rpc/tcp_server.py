@@ -243,7 +243,7 @@ class _Connection:
         began = time.monotonic()
         answer = self._answer_at_once(received, began)
         if answer:
-            wire.send(answer, began + self._server.frame_s)
+            wire.send_parts(answer, time.monotonic() + self._server.frame_s)
             self._arena.reset()
             return True
         reader = stream.read_frame(self._inbox)
@@ -268,12 +268,14 @@ class _Connection:
         self._arena.reset()
         return True
 
-    def _answer_at_once(self, received: int, began: float) -> list[Buffer]:
+    def _answer_at_once(self, received: int, began: float) -> list[Buffer | FileRange]:
         """The answer to a small request that came whole; empty: it goes the ordinary way."""
         asked = at_once.asked(self._inbox.view, received) if self._rdma is None else None
-        endpoint = self._server.endpoints.at_once.get(asked.method) if asked else None
-        if asked is None or endpoint is None or endpoint.at_once is None:
+        endpoint = self._server.endpoints.by_key.get(asked.method) if asked else None
+        if asked is None or endpoint is None:
             return []
+        if endpoint.at_once is None:
+            return [] if asked.table else self._answer_small(endpoint, asked, began)
         rooms: list[memoryview] = []
         if asked.table:
             room = self._shown.room(asked.table)
@@ -296,6 +298,28 @@ class _Connection:
             payload_length=0 if call.in_place else length,
             flags=frame.SHARED if call.in_place else 0)  # fmt: skip
         return [head, *call.response] if length and not call.in_place else [head]
+
+    def _answer_small(
+        self, endpoint: Endpoint, asked: at_once.Asked, began: float
+    ) -> list[Buffer | FileRange]:
+        """As `_answer`, of a request without a payload or rooms."""
+        request_id = asked.request_id
+        call = ServerCall(began + asked.deadline_ms / 1000, None, request_id,
+                          arena=self._arena, takes_files=True)
+        try:
+            request = endpoint.parse(asked.message)
+            message = drive(endpoint.answer(request, call, began)).SerializeToString()
+            frame.check_message_size(message, endpoint.method.path)
+            parts = call.with_files or call.response
+            if not parts:
+                return [at_once.reply(request_id, message)]
+            length = parts_bytes(parts)
+        except Exception as error:
+            return [frame.encode_error(
+                request_id, failure(error, request_id, endpoint.method.path))]
+        head = frame.encode(
+            frame.REPLY, message, request_id=request_id, payload_length=length)
+        return [head, *parts]
 
     def _take_queue_pair(self, request: stream.Frame) -> Buffer:
         """A caller's card, answered with ours; or its first message, which goes back."""
