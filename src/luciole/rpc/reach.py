@@ -120,7 +120,7 @@ class NodeCaller:
         if self._have_rings:
             return ""
         if not self.reaches_memory:
-            return "not on this machine"
+            return "not over shared memory"
         if self._rings is None or self._no_rings:
             return self._no_rings
         try:
