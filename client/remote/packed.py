@@ -31,7 +31,7 @@ from luciole.runtime import Runtime, side_by_side
 LARGE_BYTES = 64 * 1024
 # What a message more is worth: nodes that work side by side gain time where processors are free.
 MESSAGE_READS = 24 if (os.cpu_count() or 1) > 2 else 64
-READ_BYTES = 32 * 1024  # that a service reads while it handles one read more
+READ_BYTES = 64 * 1024  # that a service reads and verifies while it handles one read more
 
 Wanted = tuple[meta_pb2.Inode, int, memoryview]  # file, offset, where the bytes go
 

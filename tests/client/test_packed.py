@@ -100,8 +100,10 @@ def test_many_reads_are_shared_by_the_nodes() -> None:
 
 
 def test_large_reads_are_shared_by_the_nodes() -> None:
-    # Few as they are, these are more work than a message is.
-    assert World().read(CHAINS, CHUNK) == [(CHAINS // 2, CHAINS // 2 * CHUNK)] * 2
+    """Few as they are, they are more work than a message is; each of these has 4 MiB."""
+    world = World()
+    assert world.read(8 * CHAINS, CHUNK // 2) == [(8, 8 * CHUNK // 2)] * CHAINS
+    assert [len(service.messages) for service in world.services.values()] == [CHAINS // 2] * 2
 
 
 def test_messages_are_bounded() -> None:
