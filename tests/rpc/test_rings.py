@@ -20,9 +20,10 @@ import pytest
 
 from luciole.errors import FsError, Kind
 from luciole.proto import storage_pb2
-from luciole.proto.services import STORAGE, STORAGE_READ, Call
+from luciole.proto.services import STORAGE, STORAGE_READ, Call, StorageStub
 from luciole.rpc import bell, frame
 from luciole.rpc.memory import PAGE, SEALS, Region, place_of
+from luciole.rpc.reach import NodeCaller
 from luciole.rpc.ring import PAIR_BYTES, RECORD_BYTES_MAX, TAIL, Consumer, Producer
 from luciole.rpc.ring_client import Ask, RingCaller
 from luciole.rpc.tcp_server import FramedServer
@@ -442,3 +443,30 @@ def test_an_answer_does_not_wait_for_a_slow_request_behind_it(
     first = Ask(storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(length=5)]), sink=sink)
     fill(caller, [first, ask(memoryview(bytearray(5)), SLOW_OFFSET, lent=False)], 2 * SOON_S)
     assert handler.was_taken
+
+
+def test_a_node_without_rings_is_asked_as_before(
+    server: FramedServer, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(server.address, str)
+    local = server.address[1:]
+
+    def reach() -> NodeCaller:
+        made = NodeCaller(("127.0.0.1", 1), local, "auto", cluster_id=CLUSTER, name="")
+        assert made.why_no_rings() == "not over shared memory"  # before anything was asked
+        assert made.choose().transport == "shm"
+        return made
+
+    monkeypatch.setattr(bell, "SOUND", False)  # as a server sees it
+    caller = reach()
+    assert "no rings" in caller.why_no_rings()
+    monkeypatch.setattr(bell, "SOUND", True)
+    assert "no rings" in caller.why_no_rings()  # it is not asked again
+    room = memoryview(bytearray(10))
+    drive(StorageStub(caller).read(
+        storage_pb2.ReadRequest(ios=[storage_pb2.ReadIO(length=10)]), sink=lambda _: [room]))
+    assert bytes(room) == handler.stored[:10]
+    caller.close()
+    caller = reach()
+    assert caller.why_no_rings() == ""
+    caller.close()
