@@ -227,8 +227,10 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def mapped_rings() -> int:
-    return Path("/proc/self/maps").read_text().count("memfd:luciole-rings")
+def mapped_rings() -> set[str]:
+    """The rings that this process maps, by inode."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[4] for line in lines if "memfd:luciole-rings" in line}
 
 
 CLIENT = """
@@ -251,13 +253,14 @@ def test_a_killed_client_leaves_nothing(server: FramedServer) -> None:
     assert client.stdout is not None
     try:
         assert client.stdout.readline() == "ready\n"
-        assert mapped_rings() == before + 1
+        shown = mapped_rings() - before
+        assert len(shown) == 1
     finally:
         client.send_signal(signal.SIGKILL)
         client.wait(SOON_S)
         client.stdout.close()
     wait_until(lambda: not server.connection_count, "the server keeps the connection")
-    wait_until(lambda: mapped_rings() == before, "the server maps the dead client's rings")
+    wait_until(lambda: not mapped_rings() & shown, "the server maps the dead client's rings")
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files, "the server keeps files")
 
 
@@ -322,8 +325,8 @@ def test_files_that_are_no_rings_are_refused(server: FramedServer, tmp_path: Pat
     for make in hostile:
         files = make()
         assert peer.show(files).kind == frame.ERROR
-        assert len(os.listdir("/proc/self/fd")) == before
-    assert mapped_rings() == rings
+        assert len(os.listdir("/proc/self/fd")) <= before
+    assert mapped_rings() <= rings
     peer.set_up()
     assert peer.show([rings_file(), bell_end()]).kind == frame.ERROR
     peer.close()
