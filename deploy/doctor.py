@@ -44,6 +44,8 @@ class Way(msgspec.Struct):
     transport: str  # "shm", "rdma" or "tcp"; empty: not at all
     why: str  # not a better one, or what is wrong
     neighbours: list[Neighbour] = []  # of a storage service that tells
+    rings: bool = False  # over shared memory: many requests go with one doorbell
+    why_no_rings: str = ""
 
 
 def add_command(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -71,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         shown = Table("node", "kind", "address", "transport", "why not a better one")
         for way in ways:
-            shown.add_row(str(way.node_id), way.kind, way.address, way.transport or "none", way.why)
+            shown.add_row(
+                str(way.node_id), way.kind, way.address, way.transport or "none", _remarks(way))
         answers().print(shown)
         _show_neighbours(ways)
     return 0 if all(way.transport for way in ways) else 1
@@ -87,6 +90,13 @@ def _show_neighbours(ways: list[Way]) -> None:
         answers().print(shown)
 
 
+def _remarks(way: Way) -> str:
+    """What a better transport lacked; of the best one, whether it has its rings."""
+    if way.transport != "shm":
+        return way.why
+    return "with rings" if way.rings else f"without rings: {way.why_no_rings}"
+
+
 def _way(node: mgmtd_pb2.Node, config: ClientConfig) -> Way:
     kind = mgmtd_pb2.NodeKind.Name(node.kind).lower()
     address = (node.host, node.rpc_port)
@@ -96,11 +106,13 @@ def _way(node: mgmtd_pb2.Node, config: ClientConfig) -> Way:
     try:
         choice = caller.probe()
         neighbours = _neighbours(caller) if node.kind == mgmtd_pb2.STORAGE else []
+        no_rings = caller.why_no_rings()
     except FsError as failure:
         return Way(node.node_id, kind, describe(address), "", str(failure))
     finally:
         caller.close()
-    return Way(node.node_id, kind, describe(address), choice.transport, choice.why, neighbours)
+    return Way(node.node_id, kind, describe(address), choice.transport, choice.why, neighbours,
+               not no_rings, no_rings)
 
 
 def _neighbours(caller: NodeCaller) -> list[Neighbour]:

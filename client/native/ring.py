@@ -1,7 +1,7 @@
 """A ring: reads and writes that are under way while the program does something else.
 
-Layer: shell. What is prepared goes at `submit` to the ring's threads, several reads in one
-message; completions come in whatever order. At most `depth` operations are under way or wait to be
+Layer: shell. What is prepared goes at `submit` to the ring's threads, several reads at
+once; completions come in whatever order. At most `depth` operations are under way or wait to be
 fetched by `wait`: a program that fetches nothing gets BUSY, so memory is bounded.
 
 The lock guards the queues and counts, and is never held over I/O.
@@ -23,8 +23,10 @@ from luciole.errors import FsError, Kind
 from luciole.runtime import drive
 
 THREADS_MAX = 8
-READS_MAX = 64  # in one message
-BYTES_MAX = 4 * 1024 * 1024  # in one message: smaller ones have threads wait for each other
+# What one thread asks for at once. Nodes on this machine get it with one doorbell each, and their
+# work side by side; in smaller parts threads wait for each other, here and there.
+READS_MAX = 64
+BYTES_MAX = 16 * 1024 * 1024
 
 
 class Completion(NamedTuple):

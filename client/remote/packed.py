@@ -7,79 +7,33 @@ border, chunks with an update under way, holes and failures. So nothing is retri
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from luciole.checksum import crc32c
 from luciole.client.core.layout import KIND_FILE
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
+from luciole.client.remote.packed_messages import Batch, Message, Reads
 from luciole.client.remote.single import SingleReader
-from luciole.errors import FsError, Kind
+from luciole.errors import FsError
 from luciole.limits import CHUNKS_PER_FILE_MAX
 from luciole.proto import meta_pb2, mgmtd_pb2, storage_pb2
-from luciole.proto.packed import CHUNK_READ, NOT_READ, unpack_numbers
+from luciole.proto.packed import CHUNK_READ
+from luciole.proto.services import STORAGE_READ_PACKED
 from luciole.routing import serving_targets
+from luciole.rpc.reach import NodeCaller
+from luciole.rpc.ring_client import Ask
 from luciole.runtime import Runtime, side_by_side
 
-READS_MAX = 1024  # of one message
-BYTES_MAX = 4 << 20  # of one message: more goes side by side
 # Shorter reads are answered from pieces that services keep verified; longer ones, if their bytes
 # travel, carry the checksums of their blocks as they are stored.
 LARGE_BYTES = 64 * 1024
 # What a message more is worth: nodes that work side by side gain time where processors are free.
 MESSAGE_READS = 24 if (os.cpu_count() or 1) > 2 else 64
+READ_BYTES = 64 * 1024  # that a service reads and verifies while it handles one read more
 
 Wanted = tuple[meta_pb2.Inode, int, memoryview]  # file, offset, where the bytes go
-
-
-class Reads:
-    """Reads of one chain, in order: as records, whose they are, and where the bytes go."""
-
-    __slots__ = ("owners", "records", "views")
-
-    def __init__(self) -> None:
-        self.records: list[bytes] = []
-        self.owners: list[int] = []
-        self.views: list[memoryview] = []
-
-    def parts(self) -> Iterator[tuple[Reads, int]]:
-        """Itself, or pieces of it that fit one message each; each with its size in bytes."""
-        size = sum(map(len, self.views))
-        if len(self.owners) <= READS_MAX and size <= BYTES_MAX:
-            yield self, size
-            return
-        part, size = Reads(), 0
-        for record, owner, view in zip(self.records, self.owners, self.views, strict=True):
-            if part.owners and (len(part.owners) == READS_MAX or size + len(view) > BYTES_MAX):
-                yield part, size
-                part, size = Reads(), 0
-            part.records.append(record)
-            part.owners.append(owner)
-            part.views.append(view)
-            size += len(view)
-        yield part, size
-
-
-class Batch:
-    """The reads of one message."""
-
-    def __init__(self, node: mgmtd_pb2.Node) -> None:
-        self.node = node
-        self.count = 0
-        self.size = 0
-        self.parts: list[tuple[mgmtd_pb2.Chain, Reads]] = []
-
-    def has_room(self, count: int, size: int) -> bool:
-        """Whether so many more reads and bytes go into this message."""
-        return self.count + count <= READS_MAX and self.size + size <= BYTES_MAX
-
-    def add(self, chain: mgmtd_pb2.Chain, reads: Reads, size: int) -> None:
-        """Takes reads of a chain that the node serves."""
-        self.parts.append((chain, reads))
-        self.count += len(reads.owners)
-        self.size += size
 
 
 class PackedReader:
@@ -130,8 +84,8 @@ class PackedReader:
         left: list[int] = []
         batches = self._deal(self._by_chain(wanted, left), left)
         if batches:
-            at_once = side_by_side(self._runtime, sum(batch.size for batch in batches))
-            for rest in await at_once([partial(self._send, batch) for batch in batches]):
+            sends, travelling = self._sends(batches)
+            for rest in await side_by_side(self._runtime, travelling)(sends):
                 left += rest
         failures: dict[int, FsError] = {}
         if left:
@@ -140,6 +94,26 @@ class PackedReader:
                 if failure is not None:
                     failures[index] = failure
         return failures
+
+    def _sends(
+        self, batches: Sequence[Batch]
+    ) -> tuple[list[Callable[[], Awaitable[list[int]]]], int]:
+        """How the batches leave, and how many bytes may travel: not those of our machine."""
+        of_nodes: dict[int, list[Batch]] = {}
+        for batch in batches:
+            of_nodes.setdefault(batch.node.node_id, []).append(batch)
+        sends: list[Callable[[], Awaitable[list[int]]]] = []
+        travelling = 0
+        for of_node in of_nodes.values():
+            caller = self._connections.node(of_node[0].node)
+            if isinstance(caller, NodeCaller) and caller.reaches_memory:
+                if len(of_node) > 1 and not caller.why_no_rings():
+                    sends.append(partial(self._send_all, caller, of_node))
+                    continue
+            else:
+                travelling += sum(batch.size for batch in of_node)
+            sends += [partial(self._send, batch) for batch in of_node]
+        return sends, travelling
 
     def _by_chain(self, wanted: Sequence[Wanted], left: list[int]) -> dict[int, Reads]:
         """The reads by chain id; `left` gets those that are not for this way.
@@ -179,7 +153,7 @@ class PackedReader:
         """
         table = self._routing.current()
         batches: list[Batch] = []
-        load: dict[int, int] = {}  # node -> its reads
+        load: dict[int, int] = {}  # node -> its work, in small reads
         self._turn += 1
         for chain_id, reads in sorted(by_chain.items(), key=_most_first):
             try:
@@ -195,7 +169,7 @@ class PackedReader:
                 node = min(nodes[first:] + nodes[:first],
                            key=lambda node: load.get(node.node_id, MESSAGE_READS))
                 node_id, count = node.node_id, len(part.owners)
-                load[node_id] = load.get(node_id, 0) + count
+                load[node_id] = load.get(node_id, 0) + count + size // READ_BYTES
                 batch = next((batch for batch in batches if batch.node.node_id == node_id
                               and batch.has_room(count, size)), None)
                 if batch is None:
@@ -212,55 +186,40 @@ class PackedReader:
 
     async def _send(self, batch: Batch) -> list[int]:
         """One message; returns whose reads are left over."""
-        owners: list[int] = []
-        views: list[memoryview] = []
-        request = storage_pb2.ReadPackedRequest()
-        for chain, reads in batch.parts:
-            owners += reads.owners
-            views += reads.views
-            request.batches.add(
-                chain=storage_pb2.VersionedChain(chain_id=chain.chain_id, version=chain.version),
-                records=b"".join(reads.records))
-        sizes = tuple(map(len, views))
-        sent = False
-
-        def sink(reply: storage_pb2.ReadPackedReply) -> list[memoryview]:
-            nonlocal sent
-            sent = True
-            return [view[:length] for view, length
-                    in zip(views, _lengths(reply, sizes), strict=True) if length != NOT_READ]
-
+        message = Message(batch)
         try:
             reply = await self._connections.storage(batch.node).read_packed(
-                request, timeout=self._attempt_seconds, sink=sink, into=views)
-            lengths = _lengths(reply, sizes)
+                message.request, timeout=self._attempt_seconds, sink=message.sink,
+                into=message.views)
         except FsError:
-            return owners  # they are tried again, with newer routing and other replicas
-        if batch.size >= LARGE_BYTES * batch.count:
-            (self._far.add if sent else self._far.discard)(batch.node.node_id)
-        if not sent and lengths == sizes:
-            return []
-        checksums = unpack_numbers(reply.checksums) if sent else ()
-        if sent and len(checksums) != len(views):
-            return owners
+            return message.owners  # they are tried again, with newer routing and other replicas
+        return self._take(message, reply)
+
+    async def _send_all(self, caller: NodeCaller, batches: Sequence[Batch]) -> list[int]:
+        """Messages for one node, all at once through a ring; returns whose reads are left over."""
+        messages = [Message(batch) for batch in batches]
+        try:
+            replies = await caller.call_many(
+                STORAGE_READ_PACKED,
+                [Ask(message.request, sink=message.sink, into=message.views)
+                 for message in messages], timeout=self._attempt_seconds)
+        except FsError:
+            return [owner for message in messages for owner in message.owners]
         left: list[int] = []
-        for number, length in enumerate(lengths):
-            view = views[number]
-            if length == NOT_READ or (sent and crc32c(view[:length]) != checksums[number]):
-                left.append(owners[number])
-            elif length < len(view):
-                view[length:] = bytes(len(view) - length)  # a hole
+        for message, reply in zip(messages, replies, strict=True):
+            left += message.owners if isinstance(reply, FsError) else self._take(message, reply)
         return left
+
+    def _take(self, message: Message, reply: storage_pb2.ReadPackedReply) -> list[int]:
+        """Takes the answer to a message; returns whose reads are left over."""
+        if message.batch.size >= LARGE_BYTES * message.batch.count:
+            node_id = message.batch.node.node_id
+            (self._far.add if message.sent else self._far.discard)(node_id)
+        try:
+            return message.left(reply)
+        except FsError:
+            return message.owners
 
 
 def _most_first(entry: tuple[int, Reads]) -> int:
     return -len(entry[1].owners)
-
-
-def _lengths(reply: storage_pb2.ReadPackedReply, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    lengths = unpack_numbers(reply.lengths)
-    if lengths != sizes and (len(lengths) != len(sizes) or any(
-            length > size and length != NOT_READ
-            for length, size in zip(lengths, sizes, strict=True))):
-        raise FsError(Kind.CORRUPT_FRAME, "not the answer to these reads")
-    return lengths

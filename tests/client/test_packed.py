@@ -6,7 +6,8 @@ from luciole.checksum import crc32c
 from luciole.client.remote.chunks import ChunkClient
 from luciole.client.remote.connections import Connections
 from luciole.client.remote.manager import RoutingCache
-from luciole.client.remote.packed import BYTES_MAX, MESSAGE_READS, READS_MAX, PackedReader
+from luciole.client.remote.packed import MESSAGE_READS, PackedReader
+from luciole.client.remote.packed_messages import BYTES_MAX, READS_MAX
 from luciole.proto import meta_pb2, mgmtd_pb2, storage_pb2
 from luciole.proto.packed import CHUNK_READ, pack_numbers
 from luciole.proto.services import STORAGE, Call
@@ -98,10 +99,17 @@ def test_many_reads_are_shared_by_the_nodes() -> None:
     assert world.read(count, chunks=1) == [(count, count * PAGE)]
 
 
-def test_messages_are_bounded() -> None:
+def test_large_reads_are_shared_by_the_nodes() -> None:
+    """Few as they are, they are more work than a message is; each of these has 4 MiB."""
     world = World()
+    assert world.read(8 * CHAINS, CHUNK // 2) == [(8, 8 * CHUNK // 2)] * CHAINS
+    assert [len(service.messages) for service in world.services.values()] == [CHAINS // 2] * 2
+
+
+def test_messages_are_bounded() -> None:
     for count, size in ((3 * READS_MAX + 1, 16), (50, BYTES_MAX // 16)):
         for chunks in (1, CHAINS):
+            world = World()  # one whose nodes are not known to be far
             messages = world.read(count, size, chunks)
             assert sum(reads for reads, _ in messages) == count
             assert len(messages) >= 4

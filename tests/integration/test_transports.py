@@ -10,6 +10,7 @@ import pytest
 
 import luciole
 from luciole.deploy.doctor import Way
+from luciole.rpc import ring
 from luciole.tests.integration.cluster import Cluster, needs_fuse
 
 pytestmark = pytest.mark.mount
@@ -29,6 +30,8 @@ def test_a_mount_over_shared_memory_and_over_tcp(
     cluster.up("--nodes", "2", "--targets-per-node", "1")
     assert {(way.kind, way.transport, way.why) for way in ways(cluster)} == {
         ("meta", "shm", ""), ("storage", "shm", "")}
+    assert {(way.rings, way.why_no_rings) for way in ways(cluster)} == {
+        (ring.SOUND, "" if ring.SOUND else "this processor or interpreter knows none")}
     place = cluster.mounts[0]
     for transport, other in (("shm", "tcp"), ("tcp", "shm")):
         cluster.set_transport(transport)
@@ -42,6 +45,8 @@ def test_a_mount_over_shared_memory_and_over_tcp(
         cluster.luciole("umount", str(place))
     assert {(way.transport, "transport = tcp" in way.why) for way in ways(cluster)} == {
         ("tcp", True)}
+    assert {(way.rings, way.why_no_rings) for way in ways(cluster)} == {
+        (False, "not over shared memory")}
     assert cluster.fsck() == []
 
 

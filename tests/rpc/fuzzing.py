@@ -3,7 +3,8 @@
 Layer: tests. An input is what one peer sends until it hangs up: frames of every kind, mostly right
 but for something, so that they get past the checks before the one that is meant. What must hold of
 each: it is understood or refused with an FsError, no buffer grows beyond what was sent, and a table
-of pieces leads nowhere but into the memory that was shown.
+of pieces leads nowhere but into the memory that was shown. Each input also lies in a ring, behind
+positions and lengths that it chooses itself.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.progress import track
 from luciole.checksum import crc32c
 from luciole.errors import FsError, Kind
 from luciole.proto import services, storage_pb2
-from luciole.rpc import frame, stream
+from luciole.rpc import frame, ring, stream
 from luciole.rpc.dispatch import Endpoint
 from luciole.rpc.interface import Arena
 from luciole.rpc.memory import Region
@@ -152,6 +153,33 @@ class Target:
             bound = max(stream.SMALL_BYTES, 2 * len(data) + stream.STEP_BYTES)
             assert len(inbox.view) <= bound, f"{len(inbox.view)} bytes for {len(data)}"
             self.outcomes["understood" if kind is None else Kind.Name(kind)] += 1
+        self._in_a_ring(data)
+
+    def _in_a_ring(self, data: bytes) -> None:
+        """The input is a record, then what a hostile peer makes of ring and positions."""
+        control, memory = bytearray(ring.CONTROL_BYTES), bytearray(ring.RING_BYTES)
+        words = ring.Words(memoryview(control), memoryview(memory))
+        producer, consumer = ring.Producer(words), ring.Consumer(words)
+        taken = 0
+        if producer.put(data):
+            record = consumer.take()
+            assert record == data
+            taken = words.control[ring.HEAD]
+        numbers = data.ljust(40, b"\0")
+        at = taken % ring.RING_BYTES
+        memory[at : at + len(data)] = data[: ring.RING_BYTES - at]
+        short = at + ring.WORD if data[-1:] < b"\x80" else 0
+        memory[short : short + 3] = numbers[37:40]  # a length that may be one
+        words.control[ring.TAIL] = taken + int.from_bytes(numbers[20:22], "little") % 4096 * 8
+        if data[:1] == b"\xff":
+            words.control[ring.TAIL] = int.from_bytes(numbers[8:16], "little")
+        try:
+            while consumer.take() is not None:
+                assert words.control[ring.HEAD] - taken <= ring.RING_BYTES
+        except FsError as failure:
+            if failure.kind != Kind.CORRUPT_FRAME:
+                raise
+            self.outcomes["refused in a ring"] += 1
 
     def _as_server(self, inbox: stream.Inbox, data: bytes) -> None:
         got = feed(stream.read_frame(inbox), data)

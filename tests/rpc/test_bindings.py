@@ -14,6 +14,7 @@ from luciole.proto.services import STORAGE, StorageStub
 from luciole.rpc.dispatch import Services
 from luciole.rpc.grpc_binding import GrpcCaller, GrpcServer
 from luciole.rpc.inprocess import InProcessCaller
+from luciole.rpc.ring_client import RingCaller
 from luciole.rpc.tcp_client import BlockingCaller, TrioCaller
 from luciole.rpc.tcp_server import FramedServer
 from luciole.runtime import ThreadRuntime, TrioRuntime, drive
@@ -107,6 +108,17 @@ class SharedBinding:
             caller.close()
 
 
+class RingBinding(SharedBinding):
+    """Every request and reply that fits goes through rings."""
+
+    def run(self, port: int, body: Body[T], cluster_id: str = CLUSTER) -> T:
+        caller = RingCaller(f"{self._unique}-{port}", cluster_id=cluster_id)
+        try:
+            return drive(body(caller, ThreadRuntime()))
+        finally:
+            caller.close()
+
+
 class GrpcBinding:
     remote = True
     sends_files = False
@@ -137,6 +149,10 @@ class TestFramedTrio(RpcConformance):
 
 class TestShared(RpcConformance):
     binding = SharedBinding()
+
+
+class TestRings(RpcConformance):
+    binding = RingBinding()
 
 
 class TestGrpc(RpcConformance):

@@ -15,3 +15,4 @@ def test_hostile_bytes_are_refused_by_both_ends() -> None:
     assert target.outcomes["understood"] > INPUTS / 10
     for refused in ("CORRUPT_FRAME", "CONNECTION_LOST", "INVALID_ARGUMENT", "UNIMPLEMENTED"):
         assert target.outcomes[refused] > INPUTS / 1000, target.outcomes
+    assert INPUTS / 10 < target.outcomes["refused in a ring"] < INPUTS

@@ -6,7 +6,7 @@ Layer: pure (no I/O). A frame is header, message, payload, end to end. All numbe
      0      4  magic "LUCI"
      4      1  protocol version
      5      1  kind: 1 hello, 2 request, 3 reply, 4 error, 5 region,
-               6 queue pair
+               6 queue pair, 7 rings
      6      2  service id
      8      2  method id
     10      2  flags: 1 in a request: the payload tells where the bytes lie (shared.py,
@@ -63,9 +63,10 @@ class FrameKind(enum.IntEnum):
     ERROR = 4
     REGION = 5
     QUEUE_PAIR = 6
+    RINGS = 7
 
 
-HELLO, REQUEST, REPLY, ERROR, REGION, QUEUE_PAIR = (int(kind) for kind in FrameKind)
+HELLO, REQUEST, REPLY, ERROR, REGION, QUEUE_PAIR, RINGS = (int(kind) for kind in FrameKind)
 SHARED = 1  # the flag
 
 # kind -> (largest message, largest payload)
@@ -76,6 +77,7 @@ _LIMITS = {
     ERROR: (ERROR_BYTES_MAX, 0),
     REGION: (0, 0),
     QUEUE_PAIR: (QUEUE_PAIR_BYTES_MAX, 0),
+    RINGS: (0, 0),
 }
 _FLAGGED = {REQUEST, REPLY}
 

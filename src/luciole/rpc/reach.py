@@ -19,6 +19,8 @@ from luciole.errors import FsError, Kind
 from luciole.proto.method import Method
 from luciole.proto.services import Buffer, ReplyT, RequestT
 from luciole.rpc.rdma_device import Settings
+from luciole.rpc.ring import SOUND
+from luciole.rpc.ring_client import Ask, RingCaller
 from luciole.rpc.tcp_client import BlockingCaller, Fetched
 
 
@@ -59,6 +61,11 @@ class NodeCaller:
         if transport in {"auto", "rdma"}:
             self._callers["rdma"] = make(
                 address, cluster_id=cluster_id, name=name, rdma=rdma or Settings())
+        self._rings: RingCaller | None = None
+        self._have_rings = False
+        self._no_rings = "" if SOUND else "this processor or interpreter knows none"
+        if local and SOUND:
+            self._rings = RingCaller("\0" + local, cluster_id=cluster_id, name=name)
         self._wanted = transport
         self._guard = threading.Lock()
         self._choice: Choice | None = None
@@ -91,6 +98,39 @@ class NodeCaller:
         caller = self._chosen
         return None if caller is None else caller.fetch(
             method, message, room, reply_bytes, timeout)
+
+    async def call_many(
+        self,
+        method: Method[RequestT, ReplyT],
+        asks: Sequence[Ask[RequestT, ReplyT]],
+        *,
+        timeout: float | None = None,
+    ) -> list[ReplyT | FsError]:
+        """As `RingCaller.call_many`, where `why_no_rings` says nothing."""
+        assert self._rings is not None, "asked for before it was called"
+        return await self._rings.call_many(method, asks, timeout=timeout)
+
+    @property
+    def reaches_memory(self) -> bool:
+        """Whether the node is known to read and write our memory itself: it is on this machine."""
+        return self._choice is not None and self._choice.transport == "shm"
+
+    def why_no_rings(self) -> str:
+        """Why the node does not take many requests at once; empty: it does."""
+        if self._have_rings:
+            return ""
+        if not self.reaches_memory:
+            return "not over shared memory"
+        if self._rings is None or self._no_rings:
+            return self._no_rings
+        try:
+            self._rings.probe()
+            self._have_rings = True
+        except FsError as failure:
+            if failure.kind == Kind.UNAVAILABLE:  # that is the node, and not its rings
+                return failure.message
+            self._no_rings = failure.message
+        return self._no_rings
 
     @property
     def choice(self) -> Choice | None:
@@ -155,10 +195,14 @@ class NodeCaller:
 
     def sever(self) -> None:
         """Makes calls under way fail now (CONNECTION_LOST): the peer is known to be dead."""
-        for caller in self._callers.values():
+        for caller in self._all():
             caller.sever()
 
     def close(self) -> None:
         """Closes idle connections now, and others when their call ends."""
-        for caller in self._callers.values():
+        for caller in self._all():
             caller.close()
+
+    def _all(self) -> list[BlockingCaller]:
+        rings = [self._rings] if self._rings is not None else []
+        return [*self._callers.values(), *rings]

@@ -233,6 +233,17 @@ def _read_payload(early: memoryview, length: int, buffers: Sequence[memoryview])
         rest = after(rest, count)
 
 
+def first(views: Sequence[memoryview], size: int) -> list[memoryview]:
+    """The first `size` bytes of `views`, taken end to end."""
+    found: list[memoryview] = []
+    for view in views:
+        if size <= 0:
+            break
+        found.append(view[:size])
+        size -= len(view)
+    return found
+
+
 def after(buffers: Sequence[Buffer], done: int) -> list[memoryview]:
     """What is left of `buffers` once `done` bytes of them are sent or filled."""
     rest: list[memoryview] = []

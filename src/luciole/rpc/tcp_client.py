@@ -52,7 +52,9 @@ class Fetched(NamedTuple):
     in_place: bool
 
 
-class _BlockingConnection(Connection):
+class BlockingConnection(Connection):
+    """A connection of a thread."""
+
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(connected)
         self.wire: BlockingWire = BlockingWire(connected)
@@ -96,7 +98,7 @@ class _BlockingConnection(Connection):
         self.wire.send([at_once.encode(request, table)], deadline)
         self._lent = True
         view = self.inbox.view
-        count = self._receive_more([view], 0, 1, deadline)
+        count = self.receive_more([view], 0, 1, deadline)
         message = at_once.answered(view, count, request_id, shared=True)
         if message is not None:
             return Fetched(message, True)
@@ -135,15 +137,15 @@ class _BlockingConnection(Connection):
     ) -> bytes | None:
         """The message of a reply whose bytes follow it, which go into `room`; None: of another."""
         head = self.inbox.view[: frame.HEADER_BYTES + reply_bytes]
-        count = self._receive_more([head, room], 0, len(head), deadline)
+        count = self.receive_more([head, room], 0, len(head), deadline)
         message_length, payload_length = at_once.expected(head)
         if message_length != reply_bytes or payload_length > len(room):
             return None
         rest = [head, room[:payload_length]]
-        count = self._receive_more(rest, count, len(head) + payload_length, deadline)
+        count = self.receive_more(rest, count, len(head) + payload_length, deadline)
         return at_once.answered(head, count, request_id, shared=False)
 
-    def _receive_more(
+    def receive_more(
         self, views: list[memoryview], count: int, wanted: int, deadline: float
     ) -> int:
         """Fills `views`, which hold `count` bytes, with at least `wanted`; returns how many."""
@@ -165,7 +167,7 @@ class _BlockingConnection(Connection):
         super().close()
 
     def _show(self, region: Region) -> int:
-        self.wire.send_file(frame.encode(frame.REGION, b""), region.file, self._until)
+        self.wire.send_files(frame.encode(frame.REGION, b""), [region.file], self._until)
         answer = self.wire.pull(stream.read_frame(self.inbox), self._until)
         if answer is None:
             raise ConnectionResetError("the peer hung up on a region")
@@ -175,7 +177,7 @@ class _BlockingConnection(Connection):
         return number
 
 
-def _weakly(connection: _BlockingConnection) -> Callable[[], None]:
+def _weakly(connection: BlockingConnection) -> Callable[[], None]:
     """Retires a connection that is still there."""
     reference = weakref.ref(connection)
 
@@ -205,6 +207,8 @@ class BlockingCaller:
         rdma: which device to try; None: none. A connection that cannot have it is one over TCP.
     """
 
+    _made_of: type[BlockingConnection] = BlockingConnection
+
     def __init__(
         self,
         address: Address,
@@ -218,7 +222,7 @@ class BlockingCaller:
     ) -> None:
         self._rdma = rdma
         self._fell_back = False
-        self._peer: Peer[_BlockingConnection] = Peer(
+        self._peer: Peer[BlockingConnection] = Peer(
             address,
             cluster_id=cluster_id,
             name=name,
@@ -358,7 +362,7 @@ class BlockingCaller:
             self._upgrade(connection, self._rdma, deadline + UPGRADE_TIMEOUT_S)
         peer.give(peer.begin(connection))
 
-    def _connect(self, deadline: float) -> _BlockingConnection:
+    def _connect(self, deadline: float) -> BlockingConnection:
         connection = self._connect_plainly(deadline)
         if self._rdma is None:
             return connection
@@ -374,7 +378,7 @@ class BlockingCaller:
         return connection
 
     def _upgrade(
-        self, connection: _BlockingConnection, settings: Settings, deadline: float
+        self, connection: BlockingConnection, settings: Settings, deadline: float
     ) -> None:
         """Makes it one over RDMA, or closes it and raises FsError UNAVAILABLE."""
         try:
@@ -386,7 +390,7 @@ class BlockingCaller:
                 raise FsError(Kind.UNAVAILABLE, f"no RDMA: {detail}", str(self._peer)) from error
             raise
 
-    def _connect_plainly(self, deadline: float) -> _BlockingConnection:
+    def _connect_plainly(self, deadline: float) -> BlockingConnection:
         address = self._peer.address
         limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT_S)
         connection = None
@@ -394,12 +398,12 @@ class BlockingCaller:
             seconds = max(limit - time.monotonic(), 0.001)
             if isinstance(address, str):
                 connected = socket.socket(socket.AF_UNIX)
-                connection = _BlockingConnection(connected)
+                connection = self._made_of(connected)
                 connected.settimeout(seconds)
                 connected.connect(address)
                 connected.settimeout(None)
             else:
-                connection = _BlockingConnection(socket.create_connection(address, seconds))
+                connection = self._made_of(socket.create_connection(address, seconds))
             connection.wire.send([self._peer.hello], limit)
             self._peer.greeted(connection.wire.pull(stream.read_frame(connection.inbox), limit))
         except BaseException as error:

@@ -22,13 +22,14 @@ import structlog
 
 from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer, FileRange
-from luciole.rpc import at_once, frame, stream
+from luciole.rpc import at_once, bell, frame, stream
 from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
 from luciole.rpc.interface import Arena, Memory, ServerCall, pages, parts_bytes
 from luciole.rpc.rdma_device import Settings
 from luciole.rpc.rdma_server import ServerEnd
 from luciole.rpc.rdma_table import Piece
 from luciole.rpc.rdma_wire import fits
+from luciole.rpc.ring_wire import RingWire
 from luciole.rpc.shared import NUMBER, Shown
 from luciole.rpc.wire import Address, BlockingWire, PassingWire, describe, tune
 from luciole.runtime import drive
@@ -190,6 +191,7 @@ class _Connection:
         self._arena = Arena(server.memory)
         self._shown = Shown()
         self._rdma: ServerEnd | None = None
+        self._rings: RingWire | None = None
 
     def hang_up(self, how: int) -> None:
         """Makes the thread's next (or present) receive end."""
@@ -198,13 +200,14 @@ class _Connection:
 
     def run(self) -> None:
         """The thread: until the peer closes, breaks the protocol or stalls."""
+        wire: BlockingWire | None = None
         try:
             tune(self._socket)
             local = self._socket.family == socket.AF_UNIX
             wire = (PassingWire if local else BlockingWire)(self._socket, _TICK_S)
             try:
                 self._greet(wire)
-                while self._serve_one(self._rdma.wire if self._rdma is not None else wire):
+                while self._serve_one(self._rings or (self._rdma.wire if self._rdma else wire)):
                     pass
             except FsError as error:
                 if error.kind != Kind.CONNECTION_LOST:
@@ -217,6 +220,9 @@ class _Connection:
         finally:
             if self._rdma is not None:
                 self._rdma.close()
+            for each in (wire, self._rings):
+                if isinstance(each, PassingWire):
+                    each.close()
             self._socket.close()
             self._shown = Shown()  # its memory is the caller's, who is gone
             self._server.forget(self)
@@ -259,9 +265,13 @@ class _Connection:
         buffers: Sequence[Buffer | FileRange]
         if isinstance(wire, PassingWire) and request.header.kind == frame.REGION:
             buffers = [self._take_region(wire.take_files())]
+        elif isinstance(wire, PassingWire) and request.header.kind == frame.RINGS:
+            buffers = [self._take_rings(wire.take_files())]
         elif request.header.kind == frame.QUEUE_PAIR:
             buffers = [self._take_queue_pair(request)]
         else:
+            if self._rings is not None:
+                self._rings.takes_time()
             buffers = self._answer(request, began)
         wire.send_parts(buffers, time.monotonic() + self._server.frame_s)
         self._inbox.shrink()
@@ -275,7 +285,11 @@ class _Connection:
         if asked is None or endpoint is None:
             return []
         if endpoint.at_once is None:
-            return [] if asked.table else self._answer_small(endpoint, asked, began)
+            if asked.table:
+                return []
+            if self._rings is not None:
+                self._rings.takes_time()
+            return self._answer_small(endpoint, asked, began)
         rooms: list[memoryview] = []
         if asked.table:
             room = self._shown.room(asked.table)
@@ -343,6 +357,19 @@ class _Connection:
             _log.warning("region refused", peer=self._peer, error=str(error))
             return frame.encode_error(0, error)
         return frame.encode(frame.REPLY, NUMBER.pack(number))
+
+    def _take_rings(self, files: Sequence[int]) -> Buffer:
+        try:
+            if self._rings is not None:
+                for file in files:
+                    os.close(file)
+                raise FsError(Kind.INVALID_ARGUMENT, "one pair of rings is enough")
+            end = bell.accept(files, self._socket)
+        except FsError as error:
+            _log.warning("rings refused", peer=self._peer, error=str(error))
+            return frame.encode_error(0, error)
+        self._rings = RingWire(self._socket, _TICK_S, end)
+        return frame.encode(frame.REPLY, b"")
 
     def _wait_for_request(self, wire: BlockingWire, wanted: list[memoryview]) -> int:
         while True:

@@ -26,7 +26,8 @@ _TIMEVAL = struct.Struct("@ll")
 _TICK_MIN_S = 0.001
 _LOW_MIN, _LOW_MAX = 64 * 1024, 512 * 1024
 _FILE = struct.Struct("@i")
-_FILES_ROOM = socket.CMSG_SPACE(_FILE.size)  # of more than one, the kernel closes the rest
+FILES_MAX = 2  # of one frame: of more, the kernel closes the rest
+_FILES_ROOM = socket.CMSG_SPACE(FILES_MAX * _FILE.size)
 
 
 def describe(address: Address) -> str:
@@ -185,10 +186,10 @@ class BlockingWire:
                 raise OSError(errno.EIO, f"a file to be sent ends {end - position} bytes early")
             position += sent
 
-    def send_file(self, data: bytes, file: int, deadline: float) -> None:
-        """Sends a few bytes, and an open file with them. Raises TimeoutError or OSError."""
+    def send_files(self, data: bytes, files: Sequence[int], deadline: float) -> None:
+        """Sends a few bytes, and open files with them. Raises TimeoutError or OSError."""
         self._arm(deadline)
-        if socket.send_fds(self._socket, [data], [file]) != len(data):
+        if socket.send_fds(self._socket, [data], files) != len(data):
             raise TimeoutError("no room for a small frame")
 
 
@@ -214,12 +215,19 @@ class PassingWire(BlockingWire):
                     self._files += [
                         number for (number,) in _FILE.iter_unpack(data[: len(data) & -4])
                     ]
+            if len(self._files) > FILES_MAX:  # nobody asked for them
+                PassingWire.close(self)
             return count
 
     def take_files(self) -> list[int]:
         """The files that came since the last call: the caller's to close."""
         files, self._files = self._files, []
         return files
+
+    def close(self) -> None:
+        """Closes the files that nobody took; the socket is its owner's."""
+        for file in self.take_files():
+            os.close(file)
 
 
 class TrioWire:
