@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from luciole.client.session import Client
 from luciole.deploy import local_cluster, processes
@@ -21,23 +20,12 @@ from luciole.runtime import drive
 from luciole.tests.chaos import partitions
 from luciole.tests.chaos.namespaces import Network
 from luciole.tests.chaos.partitions import Partitions
+from luciole.tests.standing import wait_until_it_stands
 
 ASK_SECONDS = 2.0
 ZOMBIE_ANSWER_SECONDS = 20.0
 WHOLE_SECONDS = 60.0
-STAND_SECONDS = 5.0
 FENCED = {Kind.NOT_SERVING, Kind.CHAIN_VERSION_MISMATCH}
-
-
-def _wait_until_it_stands(pid: int) -> None:
-    """Its threads run on until one of them has taken the signal, and could answer meanwhile."""
-    deadline = time.monotonic() + STAND_SECONDS
-    tasks = Path(f"/proc/{pid}/task")
-    while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T"
-              for task in tasks.iterdir()):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"process {pid} does not stop")
-        time.sleep(0.001)
 
 
 @dataclass
@@ -158,7 +146,7 @@ class Faults:
         stub = open_client(self.directory.client_config()).connections.storage(node)
         drive(stub.read(storage_pb2.ReadRequest(), timeout=ASK_SECONDS))
         processes.send(record, signal.SIGSTOP)
-        _wait_until_it_stands(record.pid)
+        wait_until_it_stands(record.pid)
         asking = threading.Thread(target=self._ask, args=(stub, victim, status, answers))
         asking.start()
         time.sleep(self.stop_seconds)

@@ -32,6 +32,7 @@ from luciole.runtime import drive
 from luciole.storage.copying import fetch
 from luciole.tests.conformance.rpc import CLUSTER, StorageHandler, pattern
 from luciole.tests.rpc.test_shared import region_files, wait_until
+from luciole.tests.standing import wait_until_it_stands
 
 SOON_S = 5.0
 CALL_S = 30.0
@@ -85,6 +86,8 @@ class Next:
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            wait_until_it_stands(self.process.pid)
 
     def maps(self) -> set[str]:
         """The regions that it maps, by inode."""
