@@ -30,6 +30,7 @@ def serve_direct(mount_point: Path) -> None:
     server = start_server(
         operations, mount_point, allow_other=True, attribute_seconds=ATTRIBUTE_SECONDS,
         entry_seconds=ENTRY_SECONDS)
+    server.background.open(mount_point)
     signal.signal(signal.SIGTERM, lambda *_: mounting.detach(mount_point))
     while not server.wait_unmounted(0.1):
         pass  # a wait without a bound would keep the signal from being handled

@@ -115,6 +115,8 @@ async def _serve(config: ClientConfig, mount_point: Path, client: Client, server
         nursery.start_soon(partial(
             trio.to_thread.run_sync, set_read_ahead, mount_point, config.read_ahead_bytes,
             abandon_on_cancel=True))
+        nursery.start_soon(partial(
+            trio.to_thread.run_sync, server.background.open, mount_point, abandon_on_cancel=True))
         try:
             await run_loops([
                 Loop("routing", 0, client.manager.follow),

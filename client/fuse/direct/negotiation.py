@@ -62,5 +62,5 @@ def negotiate(request: Request) -> tuple[Agreed, bytes]:
         agreed = agreed._replace(max_write=32 * protocol.PAGE)
     return agreed, protocol.INIT_OUT.pack(
         protocol.KERNEL_VERSION, agreed.minor, max_readahead, int(flags) & _WORD, BACKGROUND,
-        BACKGROUND * 3 // 4, agreed.max_write, 1, agreed.max_write // protocol.PAGE, 0,
+        BACKGROUND, agreed.max_write, 1, agreed.max_write // protocol.PAGE, 0,
         int(flags) >> _UPPER)

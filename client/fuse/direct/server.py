@@ -20,6 +20,7 @@ from functools import partial
 
 import trio
 
+from luciole.client.fuse.direct.background import Background
 from luciole.client.fuse.direct.channel import Channel
 from luciole.client.fuse.direct.dispatch import DETACHED, SEVERAL_WAYS, Data, Dispatcher
 from luciole.client.fuse.direct.files import small_read
@@ -28,7 +29,7 @@ from luciole.client.fuse.direct.killed import Killed
 from luciole.client.fuse.direct.memory import Buffer, Pool
 from luciole.client.fuse.direct.messages import RefusedError, Request
 from luciole.client.fuse.direct.negotiation import REQUEST_BYTES_MAX
-from luciole.client.fuse.direct.protocol import INTERRUPT_IN, Opcode
+from luciole.client.fuse.direct.protocol import INTERRUPT_IN, READ_IN, Opcode
 from luciole.log import get_logger
 
 log = get_logger("fuse")
@@ -53,6 +54,7 @@ class Server:
         self.context = dispatcher.context
         self._threads_max = threads_max
         self._pool = Pool(REQUEST_BYTES_MAX)
+        self.background = Background()
         self._gathering = Gathering(self._rescue)
         self._rescues_left = threading.Semaphore(threads_max)
         self._killed = Killed(partial(channel.answer_error, number=errno.EINTR))
@@ -132,6 +134,8 @@ class Server:
             if request.opcode in DETACHED:
                 self.channel.answer_error(request.unique, errno.ENOLCK)
                 return False
+        if request.opcode == Opcode.READ and len(request.body) >= READ_IN.size:
+            self.background.read(request.fields(READ_IN)[2])
         if not small_read(request):
             self._answer(request)
             return request.lent
