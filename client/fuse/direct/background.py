@@ -2,9 +2,9 @@
 
 Layer: shell. The kernel reads ahead, and does asynchronous I/O, by requests in the background, of
 which it sends `max_background` before the first is answered. Each wakes a thread up, which takes
-the interpreter's lock from those that work, and a mebibyte of memory that no cache has. Large ones
-keep both ends busy if there are as many as processors, up to four; with more of them under way each
-costs up to twice as much (docs/performance.md). Small ones are many to a message and gain by it.
+the interpreter's lock from those that work, and a mebibyte of memory that no cache has. Of large
+ones two keep two processors busy; with more of them under way each costs up to twice as much
+(docs/performance.md). Small ones are many to a message and gain by it.
 
 The number is changed through the control filesystem, fusectl (filesystems/fuse in the kernel's
 documentation). Where it is not mounted, root mounts it for a thread of its own alone and keeps the
@@ -25,7 +25,7 @@ from luciole.errors import FsError
 from luciole.log import get_logger
 
 log = get_logger("mount")
-FEW_MAX = 4
+FEW_MAX = 8
 CONTROL = Path("/sys/fs/fuse/connections")
 OPEN_SECONDS = 10.0
 _CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
@@ -35,8 +35,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def few() -> int:
-    """As many large reads at once as there are processors for them."""
-    return max(2, min(FEW_MAX, len(os.sched_getaffinity(0))))
+    """Large reads at once: each keeps a processor of the mount and one of a service busy."""
+    return max(2, min(FEW_MAX, len(os.sched_getaffinity(0)) // 2))
 
 
 def _checked(result: int) -> None:
