@@ -26,6 +26,10 @@ _PORT_BASES = itertools.count(12_000 + os.getpid() % 150 * 128, 32)
 needs_fuse = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse cannot be opened")
 
+needs_wchan = pytest.mark.skipif(
+    not Path("/proc/self/wchan").exists(),
+    reason="this kernel does not tell what a process waits for (/proc/PID/wchan)")
+
 
 class Cluster:
     """A cluster's directory and its command line."""
