@@ -20,6 +20,7 @@ from luciole.rpc import rdma_client, rdma_memory, rdma_server, stream
 from luciole.rpc.dispatch import Services
 from luciole.rpc.memory import PAGE, Region
 from luciole.rpc.rdma_device import Settings, choose, devices
+from luciole.rpc.rdma_queue import _REQUESTS_MAX
 from luciole.rpc.rdma_table import decode_card
 from luciole.rpc.tcp_client import BlockingCaller
 from luciole.rpc.tcp_server import FramedServer, _Connection
@@ -155,6 +156,31 @@ def test_bulk_goes_by_the_queue_pair(
         read(caller, memory)
         assert bytes(memory) == data
     assert sent_over_tcp() - before < 4096
+    caller.close()
+    region.close()
+
+
+def test_what_is_posted_again_goes_where_it_is_wanted_now(
+    server: FramedServer, handler: Watchful
+) -> None:
+    """Requests for the card are kept by what they say of one end; the other end changes."""
+    handler.stored = pattern(2 * PAGE)
+    caller = caller_of(server)
+    region = Region(8 * PAGE)
+    lengths = [PAGE + number for number in range(2 * _REQUESTS_MAX)]
+    for length in lengths * 2:
+        for begin in (0, 4 * PAGE):
+            region.view[:] = bytes(8 * PAGE)
+            read(caller, region.view[begin : begin + length])
+            assert region.view[begin : begin + length] == handler.stored[:length]
+            assert not any(region.view[begin + length :])
+            assert not any(region.view[:begin])
+    for begin in (0, PAGE, 2 * PAGE):
+        data = pattern(3 * PAGE)[begin : begin + PAGE]
+        region.view[begin : begin + PAGE] = data
+        for _ in range(3):
+            store(caller, region.view[begin : begin + PAGE])
+            assert handler.stored == data
     caller.close()
     region.close()
 
