@@ -18,8 +18,8 @@ PYTEST := $(BIN)/python -m pytest
 # Tests with clusters and mounts stay in one of the two processes (tests/conftest.py).
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: help setup run stop test test-engines rdma-guest test-rdma bench-rdma check proto pjdfstest
-.PHONY: sim sim-mutants bench clean
+.PHONY: help setup run stop test test-engines rdma-guest test-rdma test-transports bench-rdma check
+.PHONY: proto pjdfstest sim sim-mutants bench clean
 
 help:  ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 8
@@ -44,7 +44,7 @@ stop:  ## Stop what `make run` started; its data stay
 test: setup  ## Run every test
 	@$(PYTEST) $(PARALLEL)
 
-# The kernel of the guest is compiled once, into GUEST_CACHE (five to ten minutes on two cores).
+# The kernel of the guest is compiled once, into GUEST_CACHE (three to six minutes on two cores).
 GUEST_PACKAGES := bc bison build-essential flex ibverbs-providers iproute2 kmod perftest \
 	python3-pyverbs rdma-core xz-utils
 rdma-guest:  ## Build the guest with Soft-RoCE, and see it start
@@ -55,10 +55,17 @@ test-rdma: setup  ## Run the RDMA tests, in a guest with Soft-RoCE (docs/rdma.md
 	@.ci/system-packages $(GUEST_PACKAGES)
 	@PYTHONPATH=$(CURDIR)/src tests/rdma/run.sh $(CURDIR)/$(BIN)/python -m pytest -rs tests/rdma
 
+# TRANSPORTS names some of shm, tcp and rdma; CHAOS_MINUTES is for each of them.
+test-transports: setup  ## Run integration and chaos by shared memory, TCP and RDMA (docs/testing.md)
+	@.ci/system-packages $(GUEST_PACKAGES)
+	@tests/transports.sh $(CURDIR)/$(BIN)/python $(TRANSPORTS)
+
 bench-rdma: setup  ## Measure RDMA, shared memory and TCP in the guest, beside perftest
 	@.ci/system-packages $(GUEST_PACKAGES)
 	@PYTHONSAFEPATH= PYTHONPATH=$(CURDIR)/src:$(CURDIR) \
 		tests/rdma/run.sh $(CURDIR)/$(BIN)/python -m benchmarks.rdma
+	@PYTHONSAFEPATH= PYTHONPATH=$(CURDIR)/src:$(CURDIR) \
+		$(CURDIR)/$(BIN)/python -m benchmarks.guest_transports
 
 check: setup  ## Run linters, type checker, and the tests that are quick
 	@$(BIN)/ruff check .

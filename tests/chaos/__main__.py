@@ -26,6 +26,9 @@ def show(report: Report) -> None:
     table.add_row("system calls", str(report.operations))
     table.add_row("longest pause", f"{report.longest_pause_seconds:.2f} s")
     table.add_row("redundancy whole again", f"{report.redundancy_seconds:.1f} s after the last")
+    table.add_row("ways to nodes", ", ".join(
+        f"{count} by {way}" for way, count in sorted(report.transports.items())))
+    table.add_row("connections fell back", str(report.fell_back))
     for name, lines in (
         ("fault", report.faults), ("slow", report.slowest), ("error", report.errors),
         ("mismatch", report.mismatches), ("zombie", report.zombie_answers),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ HANG_SECONDS = 70.0  # a client gives an operation up after sixty
 SETTLE_SECONDS = 90.0
 WRITERS = 2
 SHOWN = 12
+FELL_BACK = "going on over TCP"  # in the log of whoever had RDMA in mind
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Report(msgspec.Struct):
     zombie_answers: list[str]
     redundancy_seconds: float  # after the last fault; -1: not within the bound
     fsck: list[str]
+    transports: dict[str, int]  # by which nodes are reached in the end, from here and each other
+    fell_back: int  # connections that had to do with a lesser transport meanwhile
 
     @property
     def ok(self) -> bool:
@@ -219,6 +223,10 @@ class Run:
         errors = [f"{record['name']}: {error}" for record in records for error in record["errors"]]
         errors += [f"{record['name']}: {record['under_way'][0]} did not return"
                    for record in records if record["under_way"]]
+        transports = self._transports()
+        # Who has had no need of a neighbour since it started says nothing of it.
+        if self._plan.transport != "auto" and transports.keys() - {self._plan.transport, "none"}:
+            errors.append(f"nodes are reached by {transports}, not by {self._plan.transport}")
         return Report(
             seed=self._plan.seed, seconds=time.monotonic() - began,
             faults=[f"{fault.at - began:6.1f} s {fault.what} {fault.name} for "
@@ -231,7 +239,17 @@ class Run:
             errors=errors,
             mismatches=[f"{record['name']}: {mismatch}" for record in records
                         for mismatch in record["mismatches"]],
-            zombie_answers=faults.zombie_answers, redundancy_seconds=whole, fsck=problems)
+            zombie_answers=faults.zombie_answers, redundancy_seconds=whole, fsck=problems,
+            transports=transports, fell_back=self._fell_back())
+
+    def _transports(self) -> dict[str, int]:
+        told = self._luciole("doctor", "--dir", str(self.directory.path), "--json").stdout
+        nodes = json.loads(told)["nodes"] if told else []
+        return dict(Counter(way["transport"] or "none" for node in nodes
+                            for way in (node, *node["neighbours"])))
+
+    def _fell_back(self) -> int:
+        return sum(path.read_text().count(FELL_BACK) for path in self.directory.log.glob("*.log"))
 
     def _end(self) -> None:
         """Leaves no process and no mount behind."""

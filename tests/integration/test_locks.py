@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from luciole.deploy import processes
-from luciole.tests.integration.cluster import Cluster, needs_fuse
+from luciole.tests.integration.cluster import Cluster, needs_fuse, needs_wchan
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow, needs_fuse]
 LEASE_S = 3.0
@@ -106,6 +106,7 @@ def test_waits_end_by_unlock_signal_and_death(
             assert free(there, "fcntl")
 
 
+@needs_wchan
 def test_cycles_of_waits_over_two_mounts_are_refused(
     mounts: tuple[Path, Path], workers: list[subprocess.Popen[str]]
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from luciole.deploy import processes
-from luciole.tests.integration.cluster import Cluster, needs_fuse
+from luciole.tests.integration.cluster import Cluster, needs_fuse, needs_wchan
 from luciole.tests.model import sharing
 
 pytestmark = [pytest.mark.mount, needs_fuse]
@@ -94,6 +94,7 @@ _STUCK = {
 
 
 @pytest.mark.slow
+@needs_wchan
 def test_processes_that_wait_for_a_lost_cluster_can_be_killed_and_it_unmounts(
     cluster: Cluster,
 ) -> None:

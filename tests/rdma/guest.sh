@@ -7,13 +7,18 @@
 #
 # The guest sees this machine's files through an overlay: what it writes is dropped, except under
 # GUEST_WRITES, one directory. Environment and working directory are the caller's. The kernel is
-# built once (guest_kernel.sh) and kept in GUEST_CACHE.
+# built once (guest_kernel.sh) and kept in GUEST_CACHE; with GUEST_BUILD=no it is not, and without it
+# the exit status is 77.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${GUEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luciole-guest}
 megabytes=${GUEST_MEGABYTES:-2048}
 mkdir -p "$cache"
+if [ "${GUEST_BUILD:-yes}" = no ] && [ ! -x "$cache/linux" ]; then
+    echo "the guest's kernel is not built yet: \`make rdma-guest\` does it, in some minutes" >&2
+    exit 77
+fi
 flock "$cache" "$here/guest_kernel.sh" "$cache/linux"
 
 shared=$(mktemp -d)

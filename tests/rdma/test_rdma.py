@@ -15,13 +15,16 @@ import pytest
 
 from luciole.errors import FsError, Kind
 from luciole.proto import storage_pb2
-from luciole.proto.services import STORAGE, Call, StorageStub
-from luciole.rpc import rdma_memory, rdma_server
+from luciole.proto.services import STORAGE, Buffer, Call, StorageStub
+from luciole.rpc import rdma_client, rdma_memory, rdma_server, stream
 from luciole.rpc.dispatch import Services
 from luciole.rpc.memory import PAGE, Region
 from luciole.rpc.rdma_device import Settings, choose, devices
+from luciole.rpc.rdma_queue import _REQUESTS_MAX
+from luciole.rpc.rdma_table import decode_card
 from luciole.rpc.tcp_client import BlockingCaller
-from luciole.rpc.tcp_server import FramedServer
+from luciole.rpc.tcp_server import FramedServer, _Connection
+from luciole.rpc.wire import Address
 from luciole.runtime import ThreadRuntime, drive
 from luciole.tests.conformance.rpc import (
     CLUSTER,
@@ -107,8 +110,12 @@ def server(handler: Watchful) -> Iterator[FramedServer]:
     server.stop(2.0)
 
 
+def caller_at(address: Address, settings: Settings = CHOSEN) -> BlockingCaller:
+    return BlockingCaller(address, cluster_id=CLUSTER, rdma=settings)
+
+
 def caller_of(server: FramedServer, settings: Settings = CHOSEN) -> BlockingCaller:
-    return BlockingCaller(server.address, cluster_id=CLUSTER, rdma=settings)
+    return caller_at(server.address, settings)
 
 
 def read(caller: BlockingCaller, room: memoryview, timeout: float = SOON_S) -> None:
@@ -149,6 +156,31 @@ def test_bulk_goes_by_the_queue_pair(
         read(caller, memory)
         assert bytes(memory) == data
     assert sent_over_tcp() - before < 4096
+    caller.close()
+    region.close()
+
+
+def test_what_is_posted_again_goes_where_it_is_wanted_now(
+    server: FramedServer, handler: Watchful
+) -> None:
+    """Requests for the card are kept by what they say of one end; the other end changes."""
+    handler.stored = pattern(2 * PAGE)
+    caller = caller_of(server)
+    region = Region(8 * PAGE)
+    lengths = [PAGE + number for number in range(2 * _REQUESTS_MAX)]
+    for length in lengths * 2:
+        for begin in (0, 4 * PAGE):
+            region.view[:] = bytes(8 * PAGE)
+            read(caller, region.view[begin : begin + length])
+            assert region.view[begin : begin + length] == handler.stored[:length]
+            assert not any(region.view[begin + length :])
+            assert not any(region.view[:begin])
+    for begin in (0, PAGE, 2 * PAGE):
+        data = pattern(3 * PAGE)[begin : begin + PAGE]
+        region.view[begin : begin + PAGE] = data
+        for _ in range(3):
+            store(caller, region.view[begin : begin + PAGE])
+            assert handler.stored == data
     caller.close()
     region.close()
 
@@ -245,6 +277,42 @@ def test_a_fabric_that_fails_is_noticed_and_tcp_taken(
     caller.close()
 
 
+def test_a_peer_that_is_slow_is_still_one_for_rdma(
+    server: FramedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the card says that a fabric carries nothing: a busy machine may take its time."""
+    real = _Connection._take_queue_pair
+
+    def late(connection: _Connection, request: stream.Frame) -> Buffer:
+        if connection._rdma is not None:
+            threading.Event().wait(1.5)  # the peer has other work
+        return real(connection, request)
+
+    monkeypatch.setattr(_Connection, "_take_queue_pair", late)
+    caller = caller_of(server)
+    caller.probe()
+    assert rdma_server.ends() == 1
+    caller.close()
+
+
+def test_a_fabric_that_carries_nothing_is_told_by_the_card(
+    server: FramedServer, handler: Watchful, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets go to a queue pair that nobody has, and vanish."""
+    handler.stored = pattern(PAGE)
+    monkeypatch.setattr(rdma_client, "decode_card", lambda data: (
+        card := decode_card(data))._replace(number=card.number ^ 0x8000))
+    caller = caller_of(server)
+    with pytest.raises(FsError) as caught:
+        caller.probe()
+    assert "nothing goes over the queue pair" in caught.value.message
+    assert "RETRY_EXC" in caught.value.message
+    room = memoryview(bytearray(PAGE))
+    read(caller, room)
+    assert bytes(room) == handler.stored[:PAGE]
+    caller.close()
+
+
 def test_many_connections_leave_nothing_behind(server: FramedServer, handler: Watchful) -> None:
     handler.stored = pattern(1 << 20)
     files, memory = len(os.listdir("/proc/self/fd")), rdma_memory.registered_bytes()
@@ -262,6 +330,84 @@ def test_many_connections_leave_nothing_behind(server: FramedServer, handler: Wa
     assert rdma_server.ends() == 0
     assert rdma_memory.registered_bytes() <= memory
     assert len(os.listdir("/proc/self/fd")) <= files + 2
+
+
+CLIENT = """
+import sys
+from luciole.rpc.memory import Region
+from luciole.tests.rdma.test_rdma import caller_at, read, store
+port, stage = int(sys.argv[1]), sys.argv[2]
+callers, regions = [caller_at(("127.0.0.1", port)) for _ in range(3)], []
+for caller in callers:
+    caller.probe()
+    regions.append(Region(4 << 20))
+    store(caller, regions[-1].view)  # registered here, and an arena there
+    read(caller, memoryview(bytearray(1 << 20)))  # through memory of the connection
+print("ready", flush=True)
+sys.stdin.readline()
+while stage == "works":
+    for caller, region in zip(callers, regions):
+        store(caller, region.view)
+        read(caller, region.view)
+if stage == "waits":
+    read(callers[0], regions[0].view, 60.0)
+sys.stdin.read()
+"""
+
+
+def kernel_resources() -> dict[str, str]:
+    """What the device holds for all processes: queue pairs, memory, completion queues, ..."""
+    text = subprocess.run(["rdma", "resource", "show", "rxe0"], check=True, text=True,
+                          capture_output=True, timeout=SOON_S).stdout
+    words = text.split()[2:]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.skipif(not os.environ.get("LUCIOLE_GUEST"), reason="others may use the device, too")
+@pytest.mark.parametrize("stage", ["idles", "waits", "works"])
+def test_a_killed_client_leaves_nothing(
+    server: FramedServer, handler: Watchful, stage: str
+) -> None:
+    """Neither in this process nor in the kernel, whatever its card was just doing."""
+    handler.stored = pattern(1 << 20)
+    assert isinstance(server.address, tuple)
+    devices()
+    files, memory = len(os.listdir("/proc/self/fd")), rdma_memory.registered_bytes()
+    resources = kernel_resources()
+    assert rdma_server.ends() == 0
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(server.address[1]), stage],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    assert client.stdin is not None
+    try:
+        assert client.stdout.readline() == "ready\n"
+        assert rdma_server.ends() >= 3
+        assert kernel_resources() != resources
+        handler.entered.clear()
+        handler.held = threading.Event() if stage == "waits" else None
+        client.stdin.write("go on\n")
+        client.stdin.flush()
+        if stage != "idles":
+            assert handler.entered.wait(SOON_S)
+    finally:
+        client.send_signal(signal.SIGKILL)
+        client.wait(SOON_S)
+        client.stdout.close()
+        client.stdin.close()
+        if handler.held is not None:
+            handler.held.set()  # its reply has nowhere to go
+
+    def left() -> dict[str, object]:
+        return {"ends": rdma_server.ends(), "connections": server.connection_count,
+                "memory": rdma_memory.registered_bytes() > memory,
+                "files": len(os.listdir("/proc/self/fd")) > files, **kernel_resources()}
+
+    nothing = {"ends": 0, "connections": 0, "memory": False, "files": False, **resources}
+    deadline = time.monotonic() + SOON_S
+    while (found := left()) != nothing:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 def test_a_server_at_its_limit_is_reached_over_tcp(

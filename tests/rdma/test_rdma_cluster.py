@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +17,10 @@ import luciole
 from luciole.errors import FsError
 from luciole.rpc.rdma_device import devices
 from luciole.tests.integration.cluster import Cluster, needs_fuse
+from luciole.tests.integration.test_killed_clients import killed_clients_leave_nothing
 
 MIB = 1 << 20
+LATEST_S = 30.0
 
 
 def _missing() -> str:
@@ -109,3 +114,23 @@ def test_replicas_are_written_and_made_alike_by_rdma(
     cluster.up("--nodes", "2", "--targets-per-node", "1")  # waits until all replicas serve
     assert cluster.fsck() == []
     assert [way for way, _ in cluster.forwards(2)] == ["rdma", "rdma"]
+
+
+def lonely_pairs() -> list[str]:
+    """Connected queue pairs on this machine whose other end is no more."""
+    text = subprocess.run(["rdma", "resource", "show", "qp"], check=True, text=True,
+                          capture_output=True, timeout=LATEST_S).stdout
+    pairs = {found[1]: found[2] for found in re.finditer(r"lqpn (\d+).* rqpn (\d+)", text)}
+    return [f"{one} to {other}" for one, other in pairs.items() if other not in pairs]
+
+
+def test_killed_clients_leave_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUCIOLE_TEST_TRANSPORT", "rdma")
+    cluster.up("--nodes", "2", "--targets-per-node", "1")
+    killed_clients_leave_nothing(cluster, "rdma")
+    deadline = time.monotonic() + LATEST_S
+    while found := lonely_pairs():
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    assert {way for way, _ in cluster.forwards(2)} == {"rdma"}
+    assert cluster.fsck() == []

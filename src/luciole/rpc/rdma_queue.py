@@ -40,6 +40,7 @@ _TIMEOUT = 14  # 4.096 us * 2**14 = 67 ms without an acknowledgement
 _RETRIES = 6  # 7 is "for ever" to Soft-RoCE
 _RECEIVER_NOT_READY_TIMER = 12  # 0.64 ms
 _READS_MAX = 16
+_REQUESTS_MAX = 64  # kept to be posted again
 
 
 class Bulk(NamedTuple):
@@ -50,6 +51,17 @@ class Bulk(NamedTuple):
     local_key: int
     remote: int
     remote_key: int
+
+
+class _Local(NamedTuple):
+    """What a request says of this end."""
+
+    kind: int
+    opcode: int
+    address: int
+    length: int
+    key: int
+    flags: int
 
 
 class QueuePair:
@@ -73,6 +85,7 @@ class QueuePair:
         self._broken = False
         self._outstanding = [0] * (_BULK + 1)
         self._arrived: deque[tuple[int, int]] = deque()
+        self._requests: dict[_Local, Any] = {}
         self._sequence = int.from_bytes(os.urandom(3), "little")
         e = self._verbs.e
         self._access = e.IBV_ACCESS_REMOTE_READ | e.IBV_ACCESS_REMOTE_WRITE if reachable else 0
@@ -128,6 +141,8 @@ class QueuePair:
         for request in self._receives:
             self._pair.post_recv(request)
         self._outgoing = self._memory[_RECEIVES * FRAME_BYTES :]
+        self._signaled = int(e.IBV_SEND_SIGNALED)
+        self._solicited = self._signaled | int(e.IBV_SEND_SOLICITED)
 
     def card(self) -> Card:
         """How the peer reaches this end."""
@@ -185,18 +200,10 @@ class QueuePair:
         for buffer in buffers:
             begin, end = end, end + len(buffer)
             self._outgoing[begin:end] = buffer
-        verbs, e = self._verbs, self._verbs.e
-        element = verbs.wr.SGE(
-            self._address + _RECEIVES * FRAME_BYTES, end, self._registered.local_key
-        )
-        request = verbs.wr.SendWR(
-            wr_id=_SEND,
-            num_sge=1,
-            sg=[element],
-            opcode=e.IBV_WR_SEND,
-            send_flags=e.IBV_SEND_SIGNALED | e.IBV_SEND_SOLICITED,
-        )
-        self._post(request, _SEND)
+        local = _Local(
+            _SEND, self._verbs.e.IBV_WR_SEND, self._address + _RECEIVES * FRAME_BYTES, end,
+            self._registered.local_key, self._solicited)
+        self._post(self._request(local), _SEND)
 
     def take(self) -> memoryview:
         """The message that `wait` found. It is valid until `give_back`."""
@@ -238,25 +245,38 @@ class QueuePair:
         self._settle(_SEND, 0, deadline)
 
     def _transfer(self, opcode: int, pieces: Sequence[Bulk], deadline: float) -> None:
-        make, part = self._verbs.wr.SendWR, self._verbs.wr.SGE
-        signaled = self._verbs.e.IBV_SEND_SIGNALED
         for begin in range(0, len(pieces), _CHAIN):
             self._settle(_BULK, _CHAINS - 1, deadline)
+            some = pieces[begin : begin + _CHAIN]
             chain: list[Any] = []  # a request does not keep the next one alive
-            for piece in reversed(pieces[begin : begin + _CHAIN]):
-                element = part(piece.local, piece.length, piece.local_key)
-                request = make(
-                    wr_id=_BULK,
-                    num_sge=1,
-                    sg=[element],
-                    opcode=opcode,
-                    send_flags=0 if chain else signaled,
-                )
+            for piece in reversed(some):
+                local = _Local(
+                    _BULK, opcode, piece.local, piece.length, piece.local_key,
+                    0 if chain else self._signaled)
+                # One that stands alone may be posted again as it is.
+                request = self._request(local) if len(some) == 1 else self._make_request(local)
                 request.set_wr_rdma(piece.remote_key, piece.remote)
                 if chain:
                     request.next_wr = chain[-1]
                 chain.append(request)
             self._post(chain[-1], _BULK)
+
+    def _request(self, local: _Local) -> Any:
+        """A request for the card; the one of before if there was one.
+
+        To make one costs more than all else of a message, and posting copies it.
+        """
+        known = self._requests.get(local)
+        if known is None:
+            if len(self._requests) >= _REQUESTS_MAX:
+                self._requests.clear()
+            known = self._requests[local] = self._make_request(local)
+        return known
+
+    def _make_request(self, local: _Local) -> Any:
+        element = self._verbs.wr.SGE(local.address, local.length, local.key)
+        return self._verbs.wr.SendWR(
+            wr_id=local.kind, num_sge=1, sg=[element], opcode=local.opcode, send_flags=local.flags)
 
     # Completions.
 

@@ -1,0 +1,115 @@
+"""`python -m benchmarks.guest_transports`: benchmarks.transports in the guest, seen from outside.
+
+The guest is User-Mode Linux: what its processes do in user mode runs in processes of this machine,
+one for each, and its kernel in another one. So this machine's count of their user time tells apart
+what the guest cannot: the programs' own work (Python, copies, checksums; client, service and what
+else runs), the work of the guest's kernel (system calls, TCP, and all that Soft-RoCE does in place
+of a card), and what User-Mode Linux costs (their system time here: traps, switches, page tables).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+GIB = 1 << 30
+SAMPLE_S = 0.05
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Work(NamedTuple):
+    """Seconds until now of all processes of a guest."""
+
+    programs: float
+    kernel: float
+    guest: float  # what it costs that there is one
+
+
+def look(starter: int, seen: dict[int, tuple[float, float]]) -> Work:
+    """What the guest that `starter` began has worked; `seen` remembers those that ended."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):  # no process, or it ended
+            name, _, rest = (entry / "stat").read_text().rpartition(")")
+            words = rest.split()
+            parents[int(entry.name)] = int(words[1])
+            if name.endswith("(linux"):
+                seen[int(entry.name)] = int(words[11]) / TICKS, int(words[12]) / TICKS
+    below = {starter}
+    for pid in sorted(parents):  # children have higher numbers, but for a wrap
+        if parents[pid] in below:
+            below.add(pid)
+    ours = [pid for pid in seen if pid in below or pid not in parents]
+    kernels = {pid for pid in ours if pid in parents and parents[pid] not in seen}
+    return Work(
+        sum(seen[pid][0] for pid in ours if pid not in kernels),
+        sum(seen[pid][0] for pid in kernels),
+        sum(seen[pid][1] for pid in ours))
+
+
+class Sampler(threading.Thread):
+    """Looks at a guest all the time."""
+
+    def __init__(self, starter: int) -> None:
+        super().__init__(daemon=True)
+        self._starter = starter
+        self.samples: list[tuple[float, Work]] = []
+
+    def run(self) -> None:
+        """Until this program ends."""
+        seen: dict[int, tuple[float, float]] = {}
+        while True:
+            self.samples.append((time.time(), look(self._starter, seen)))
+            time.sleep(SAMPLE_S)
+
+    def between(self, begin: float, end: float) -> Work:
+        """The work of a stretch of time."""
+        times = [at for at, _ in self.samples]
+        first, last = (self.samples[min(bisect_left(times, at), len(times) - 1)][1]
+                       for at in (begin, end))
+        return Work(*(late - early for early, late in zip(first, last, strict=True)))
+
+
+def main() -> None:
+    """Runs it there, with the same options, and adds a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guest_transports")
+    _, options = parser.parse_known_args()
+    command = [ROOT / "tests/rdma/run.sh", sys.executable, "-m", "benchmarks.transports", "--turns",
+               *options]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}", "PYTHONSAFEPATH": "",
+                   "GUEST_SECONDS": "1800"}
+    turns: list[tuple[str, str, float, float, int]] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as guest:
+        sampler = Sampler(guest.pid)
+        sampler.start()
+        assert guest.stdout is not None
+        for line in guest.stdout:
+            if line.startswith("turn "):
+                turns.append(json.loads(line[5:]))
+            else:
+                print(line, end="", flush=True)
+    found: dict[tuple[str, str], list[Work]] = defaultdict(list)
+    for what, name, begin, end, count in turns:
+        work = sampler.between(begin, end)
+        found[what, name].append(Work(*(part * GIB / count for part in work)))
+    for (what, name), works in found.items():
+        programs, kernel, cost = (statistics.median(column) for column in zip(*works, strict=True))
+        print(f"{what:10} {name:5} s/GiB: programs {programs:8.2f}, the guest's kernel "
+              f"{kernel:8.2f}, User-Mode Linux {cost:8.2f}")
+    sys.exit(guest.returncode)
+
+
+if __name__ == "__main__":
+    main()
