@@ -6,6 +6,7 @@ Layer: shell.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,9 @@ from luciole.runtime import ThreadRuntime, drive
 
 log = get_logger("mount")
 CLOSE_SECONDS = 20.0
-SENDS_MAX = 32
+# Chunks on their way at once, of all files: as many as one file has, or a processor each. More of
+# them only make each other dearer (docs/performance.md).
+SENDS_MAX = max(8, len(os.sched_getaffinity(0)))
 
 
 class KernelCaches:
