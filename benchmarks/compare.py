@@ -115,7 +115,7 @@ Pairs = list[tuple[float, float]]  # operations a second: ours, and the system c
 def run_native(cluster: Path, rounds: int) -> dict[str, Pairs]:
     """The native client beside preadv into the same memory, round by round."""
     rows = {}
-    with luciole.connect(cluster) as fs, fs.buffer(8 * MIB) as buffer, \
+    with luciole.connect(cluster) as fs, fs.buffer(2 * native.HALF * MIB) as buffer, \
             tempfile.TemporaryFile() as local:
         data = random.Random(1).randbytes(MIB) * (native.FILE_BYTES // MIB)
         local.write(data)
@@ -126,7 +126,8 @@ def run_native(cluster: Path, rounds: int) -> dict[str, Pairs]:
             reads = native.Reads(fs, file, buffer, local.fileno())
             for name, ours, theirs in (
                     (f"read_many of {native.BATCH} x 4 KiB", reads.small_many, reads.small_preadv),
-                    ("ring, 4 x 1 MiB under way", reads.large_ring, reads.large_preadv),
+                    (f"ring, {2 * native.HALF} x 1 MiB under way", reads.large_ring,
+                     reads.large_preadv),
                     ("1 MiB, one at a time", reads.large_into, reads.large_preadv)):
                 rows[name] = [(ceilings.per_second(ours), ceilings.per_second(theirs))
                               for _ in range(rounds)]

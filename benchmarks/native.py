@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import cast
 
 import luciole
 from benchmarks.cluster import MIB, running
@@ -27,6 +28,7 @@ FILE_BYTES = 192 * MIB  # more than processors cache: both sides fetch from memo
 SMALL_SPAN = 32 * MIB  # of it, for small reads: less than services keep verified
 SMALL = 4096
 BATCH = 64
+HALF = 4  # of the large reads that are under way: as many come together, and go together
 
 
 class Meter:
@@ -58,9 +60,10 @@ class Reads:
     def __init__(self, fs: FileSystem, file: File, buffer: Buffer, descriptor: int) -> None:
         self._fs, self._file, self._descriptor = fs, file, descriptor
         self._small = [buffer.view[at : at + SMALL] for at in range(0, BATCH * SMALL, SMALL)]
-        self._large = [buffer.view[at : at + MIB] for at in range(0, 8 * MIB, MIB)]
+        self._large = [buffer.view[at : at + MIB] for at in range(0, 2 * HALF * MIB, MIB)]
+        self._idle = list(self._large)  # those that no read of the ring fills
         self._chance = random.Random(1)
-        self._ring = fs.ring(8)
+        self._ring = fs.ring(2 * HALF)
         self._next = 0
 
     def _offsets(self) -> list[int]:
@@ -90,25 +93,33 @@ class Reads:
 
     def large_ring(self) -> int:
         """Keeps some reads of 1 MiB under way."""
-        for view in self._large[:4]:
-            self._ring.read(self._file, self._next, view, None)
+        while self._idle:
+            view = self._idle.pop()
+            self._ring.read(self._file, self._next, view, view)
             self._next = (self._next + MIB) % FILE_BYTES
-        self._ring.submit()
-        done = self._ring.wait(4)
+            if len(self._idle) % HALF == 0:
+                self._ring.submit()
+        return self._take(HALF)
+
+    def _take(self, count: int) -> int:
+        done = self._ring.wait(count)
         assert all(completion.result == MIB for completion in done)
-        return 4
+        self._idle += [cast("memoryview", completion.tag) for completion in done]
+        return len(done)
 
     def large_into(self) -> int:
         """One read of 1 MiB at a time."""
+        if len(self._idle) < len(self._large):
+            self._take(len(self._large) - len(self._idle))
         self._next = (self._next + MIB) % FILE_BYTES
         return self._file.read_into(self._large[0], self._next) // MIB
 
     def large_preadv(self) -> int:
         """The same by the system call."""
-        for view in self._large[:4]:
+        for view in self._large[:HALF]:
             os.preadv(self._descriptor, [view], self._next)
             self._next = (self._next + MIB) % FILE_BYTES
-        return 4
+        return HALF
 
 
 def compare(
@@ -141,7 +152,7 @@ def main() -> None:
         meter = Meter(services, options.seconds)
         for transport in options.transports.split(","):
             with luciole.connect(cluster.directory.path, transport=transport) as fs, \
-                    fs.buffer(8 * MIB) as buffer:
+                    fs.buffer(2 * HALF * MIB) as buffer:
                 with fs.open("/file", "w") as file:
                     file.write(data, 0)
                 with fs.open("/file") as file:
@@ -150,7 +161,7 @@ def main() -> None:
                             (f"4 KiB, read_many of {BATCH}", reads.small_many,
                              reads.small_preadv),
                             ("4 KiB, read_many of 1", reads.small_one, reads.small_preadv),
-                            ("1 MiB, ring of 4", reads.large_ring, reads.large_preadv),
+                            (f"1 MiB, ring of {2 * HALF}", reads.large_ring, reads.large_preadv),
                             ("1 MiB, one at a time", reads.large_into, reads.large_preadv)):
                         compare(f"{transport}: {what}", meter, ours, theirs, options.repeats)
 
