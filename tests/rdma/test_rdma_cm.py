@@ -372,6 +372,7 @@ IWARP = """
 import sys
 from luciole.errors import FsError
 from luciole.proto.services import STORAGE
+from luciole.rpc.memory import Region
 from luciole.rpc.rdma_device import Settings
 from luciole.rpc.tcp_server import FramedServer
 from luciole.tests.conformance.rpc import CLUSTER, StorageHandler, pattern

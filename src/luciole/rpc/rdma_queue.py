@@ -371,8 +371,10 @@ class QueuePair:
             if time.monotonic() >= spin_until:
                 break
             os.sched_yield()
-        # Whoever waits for a message is not to be woken when his own was received.
-        self._call(self._completions.req_notify, poll is self._poll)
+        # Whoever waits for a message is not to be woken when his own was received. Soft-iWARP takes
+        # that too far, and rings for no message at all.
+        solicited = poll is self._poll and not self._device.iwarp
+        self._call(self._completions.req_notify, solicited)
         self._reap()  # what came before the channel was armed rings no bell
         if done():
             return True
