@@ -27,6 +27,7 @@ from luciole.rpc.rdma_cm import device_at
 _EVENT_FILE = "anon_inode:[infinibandevent]"
 _GIDS_MAX = 256
 _READS_MAX = 16
+_SOFT_IWARP = 0x626D74  # the vendor that it names
 _ERA_OLD, _ERA_NEW = "pyverbs.enums", "pyverbs.libibverbs_enums"
 
 
@@ -94,6 +95,8 @@ class Device:
             self.context = verbs.device.Context(name=name)
             self.domain = verbs.pd.PD(self.context)
             known = self.context.query_device()
+            # Its driver makes a TCP connection inside the call that asks for one.
+            self.connects_in_call = self.iwarp and int(known.vendor_id) == _SOFT_IWARP
             # How many reads one queue pair bears at a time, both ways.
             self.reads = min(
                 _READS_MAX, int(known.max_qp_rd_atom), int(known.max_qp_init_rd_atom))

@@ -70,6 +70,8 @@ class Route:
         if name != self._device.name:
             raise self._failed(
                 f"{self._source} is of {name}, not of {self._device.name}: set rdma_device")
+        if self._device.connects_in_call:
+            self._see_an_answer(deadline)
         queue.begin(identifier)
         identifier.connect(library.parameters(
             queue.number, self._device.reads, READS_OUT, invitation.nonce))
@@ -78,6 +80,17 @@ class Route:
         if answer == e.RDMA_CM_EVENT_CONNECT_RESPONSE:  # else the device has done it all
             queue.join(identifier, READS_OUT)
             identifier.establish()
+
+    def _see_an_answer(self, deadline: float) -> None:
+        """Waits until the listener's port answers, be it that nobody is there.
+
+        Where nothing answers, the call that connects would stop the process for minutes.
+        """
+        there = self._invitation.address, self._invitation.port
+        seconds = _left_ms(deadline) / 1000
+        with suppress(ConnectionRefusedError), socket.create_connection(
+                there, seconds, source_address=(self._source, 0)):
+            pass
 
     def _await(self, wanted: set[int], deadline: float) -> int:
         event = self._channel.wait(deadline, self._connected)
