@@ -138,7 +138,8 @@ Reaching = ClientConfig | MetaConfig | StorageConfig
 
 def rdma_settings(config: Reaching) -> Settings:
     """What a configuration says of the RDMA device."""
-    return Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index)
+    return Settings(
+        config.rdma_device, config.rdma_port, config.rdma_gid_index, config.rdma_setup)
 
 
 def connections_of(

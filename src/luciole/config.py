@@ -28,11 +28,14 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 # How storage and metadata services are reached. auto: the best; shm: only those of this machine;
 # rdma: only through a verbs device; tcp: never in a better way.
 Transport = Literal["auto", "shm", "rdma", "tcp"]
+# How queue pairs are connected. auto: over TCP, and by rdma_cm where a device knows no other way;
+# tcp, cm: only so.
+RdmaSetup = Literal["auto", "tcp", "cm"]
 KiB = 1024
 MiB = 1024 * 1024
 MACHINE_KEYS = {
     "cluster_id", "node_id", "host", "rpc_port", "grpc_port", "kv", "mgmtd", "disks", "node_dir",
-    "rdma_device", "rdma_port", "rdma_gid_index"}
+    "rdma_device", "rdma_port", "rdma_gid_index", "rdma_setup"}
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,6 +49,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     rdma_device: str = ""  # of RDMA, both ways; empty, 0 and -1: chosen
     rdma_port: Annotated[int, Meta(ge=0, le=255)] = 0
     rdma_gid_index: Annotated[int, Meta(ge=-1, le=65535)] = -1
+    rdma_setup: RdmaSetup = "auto"
     log_level: LogLevel = "info"
 
 
@@ -124,6 +128,7 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     rdma_device: str = ""  # empty, 0 and -1: chosen
     rdma_port: Annotated[int, Meta(ge=0, le=255)] = 0
     rdma_gid_index: Annotated[int, Meta(ge=-1, le=65535)] = -1
+    rdma_setup: RdmaSetup = "auto"
     read_only: bool = False  # nothing is changed through a mount: EROFS
     log_level: LogLevel = "info"
 

@@ -15,11 +15,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${GUEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luciole-guest}
 megabytes=${GUEST_MEGABYTES:-2048}
 mkdir -p "$cache"
-if [ "${GUEST_BUILD:-yes}" = no ] && [ ! -x "$cache/linux" ]; then
+kernel=$cache/linux-2  # one more for each change of guest_kernel.sh
+if [ "${GUEST_BUILD:-yes}" = no ] && [ ! -x "$kernel" ]; then
     echo "the guest's kernel is not built yet: \`make rdma-guest\` does it, in some minutes" >&2
     exit 77
 fi
-flock "$cache" "$here/guest_kernel.sh" "$cache/linux"
+flock "$cache" "$here/guest_kernel.sh" "$kernel"
 
 shared=$(mktemp -d)
 guest=
@@ -86,7 +87,7 @@ chmod +x "$shared/boot"
 place=$shared
 free=$(df -Pm /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }')
 [ "${free:-0}" -le "$megabytes" ] || place=/dev/shm
-TMPDIR=$place timeout -k 5 "${GUEST_SECONDS:-600}" "$cache/linux" mem="${megabytes}M" \
+TMPDIR=$place timeout -k 5 "${GUEST_SECONDS:-600}" "$kernel" mem="${megabytes}M" \
     uml_dir="$shared/" umid=guest root=/dev/root rootfstype=hostfs rootflags=/ ro \
     init="$shared/boot" quiet con=null con0=null,fd:1 console=tty0 \
     </dev/null >"$shared/console" 2>&1 &

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the kernel of the test guest: User-Mode Linux with Soft-RoCE, from Debian's kernel source.
+# Builds the kernel of the test guest: User-Mode Linux with Soft-RoCE and Soft-iWARP, from Debian's
+# kernel source.
 #
 #   guest_kernel.sh KERNEL      writes the executable KERNEL unless it is there
 #
@@ -41,7 +42,7 @@ BINFMT_ELF BINFMT_SCRIPT STANDALONE DEVTMPFS DEVTMPFS_MOUNT TTY UNIX98_PTYS NULL
 PROC_FS PROC_SYSCTL SYSFS TMPFS TMPFS_XATTR CONFIGFS_FS HOSTFS OVERLAY_FS FUSE_FS
 NET UNIX PACKET INET IPV6 NETDEVICES NET_CORE DUMMY VETH CRYPTO HW_RANDOM UML_RANDOM
 VIRTIO_MENU VIRTIO_UML UML_PCI_OVER_VIRTIO
-INFINIBAND INFINIBAND_USER_ACCESS INFINIBAND_ADDR_TRANS RDMA_RXE
+INFINIBAND INFINIBAND_USER_ACCESS INFINIBAND_ADDR_TRANS RDMA_RXE RDMA_SIW
 OPTIONS
 tr ' ' '\n' <options | sed 's/.*/CONFIG_&=y/' >fragment
 cat >>fragment <<'OPTIONS'
@@ -54,7 +55,7 @@ if ! make -s -C "$tree" ARCH=um O="$build/out" KCONFIG_ALLCONFIG="$build/fragmen
     tail -30 log >&2
     exit 1
 fi
-for option in RDMA_RXE INFINIBAND_USER_ACCESS HOSTFS OVERLAY_FS; do
+for option in RDMA_RXE RDMA_SIW INFINIBAND_USER_ACCESS HOSTFS OVERLAY_FS; do
     grep -q "^CONFIG_$option=y" out/.config || { echo "the kernel would lack $option" >&2; exit 1; }
 done
 if ! make -s -C "$tree" ARCH=um O="$build/out" -j"$(nproc)" linux >log 2>&1; then

@@ -86,6 +86,11 @@ def test_doctor_tells_the_transport(cluster: Cluster) -> None:
     cluster.directory.write_config("client", msgspec.structs.replace(config, transport="rdma"))
     text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json")
     assert {node["transport"] for node in json.loads(text)["nodes"]} == {"rdma"}
+    assert "rdma_cm" not in text  # the usual way is not worth a word
+    cluster.directory.write_config("client", msgspec.structs.replace(
+        config, transport="rdma", rdma_setup="cm"))
+    text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json")
+    assert all("connected by rdma_cm" in node["why"] for node in json.loads(text)["nodes"])
     cluster.directory.write_config("client", msgspec.structs.replace(
         config, transport="rdma", rdma_device="mlx9"))
     text = cluster.luciole("doctor", "--dir", str(cluster.directory.path), "--json", expect=1)

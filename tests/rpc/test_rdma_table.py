@@ -16,9 +16,13 @@ from luciole.rpc.rdma_table import (
     CARD_BYTES,
     PIECES_MAX,
     Card,
+    Invitation,
     Piece,
+    asked_reads,
     decode_card,
+    decode_invitation,
     decode_table,
+    encode_ask,
     encode_table,
 )
 from luciole.rpc.reach import NodeCaller
@@ -79,6 +83,34 @@ def test_impossible_cards_are_refused(card: bytes) -> None:
     with pytest.raises(FsError) as caught:
         decode_card(card)
     assert caught.value.kind == Kind.CORRUPT_FRAME
+
+
+INVITATION = Invitation(20_123, bytes(range(16)), "10.77.0.1")
+
+
+def test_asks_and_invitations_come_back_and_are_no_cards() -> None:
+    for invitation in (INVITATION, INVITATION._replace(address="fd00::1")):
+        assert decode_invitation(invitation.encode()) == invitation
+    assert asked_reads(encode_ask(16)) == 16
+    assert asked_reads(CARD.encode()) == 0
+    assert len(encode_ask(16)) != CARD_BYTES  # servers of before refuse it as a card
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", INVITATION.encode()[:18], INVITATION._replace(port=0).encode(),
+     INVITATION._replace(address="elsewhere").encode(), INVITATION.encode() + b"\xff",
+     INVITATION._replace(address="1" * 65).encode()],
+)
+def test_impossible_invitations_are_refused(data: bytes) -> None:
+    with pytest.raises(FsError) as caught:
+        decode_invitation(data)
+    assert caught.value.kind == Kind.CORRUPT_FRAME
+
+
+@pytest.mark.parametrize("data", [b"", b"rdcm", b"rdcm\0", b"rdcn\x01", b"rdcm\x01\0"])
+def test_what_is_no_ask_is_none(data: bytes) -> None:
+    assert asked_reads(data) == 0
 
 
 def test_a_server_without_a_device_is_reached_over_tcp(

@@ -1,8 +1,10 @@
 """The caller's half of RDMA: upgrading a connection, and what a call lends to the server.
 
 Layer: shell. After hello a caller may send a QUEUE_PAIR frame with its card; the server answers
-with its own, both connect, and the caller sees a first message go there and back before anything is
-trusted to the queue pair. A server that refuses is still a framed peer over TCP.
+with its own, and both connect. Or it asks for an invitation, and rdma_cm connects them
+(`rdma_route`): the configuration or the device says which. Either way the caller sees a first
+message go there and back before anything is trusted to the queue pair. A server that refuses is
+still a framed peer over TCP.
 
 What a call lends is reachable while its connection lives and the server keeps to the table; a call
 that is given up closes its queue pair first, so that nothing late is written into memory that is
@@ -26,7 +28,15 @@ from luciole.rpc.memory import address_of
 from luciole.rpc.rdma_device import Device, Settings, choose
 from luciole.rpc.rdma_memory import RegisteredArena, shareable
 from luciole.rpc.rdma_queue import QueuePair
-from luciole.rpc.rdma_table import PIECES_MAX, Piece, decode_card, encode_table
+from luciole.rpc.rdma_route import Route
+from luciole.rpc.rdma_table import (
+    PIECES_MAX,
+    Piece,
+    decode_card,
+    decode_invitation,
+    encode_ask,
+    encode_table,
+)
 from luciole.rpc.rdma_wire import SMALL_PAYLOAD_BYTES, RdmaWire
 from luciole.rpc.wire import BlockingWire
 
@@ -41,7 +51,8 @@ class Upgradable(Protocol):
 class RdmaEnd:
     """The caller's end of an upgraded connection."""
 
-    def __init__(self, device: Device, queue: QueuePair) -> None:
+    def __init__(self, device: Device, queue: QueuePair, managed: bool) -> None:
+        self.managed = managed  # rdma_cm has connected it
         self._queue = queue
         self._shareable = shareable(device)
         self._arena = RegisteredArena(device, remote=True)
@@ -110,6 +121,15 @@ def local_ip(connected: socket.socket) -> str:
     return str(name[0]) if isinstance(name, tuple) else ""
 
 
+def by_manager(device: Device, settings: Settings) -> bool:
+    """Whether rdma_cm connects queue pairs of a device. Raises FsError UNAVAILABLE."""
+    if device.iwarp and settings.setup == "tcp":
+        raise FsError(
+            Kind.UNAVAILABLE,
+            f"only rdma_cm connects {device.name}, an iWARP device: set rdma_setup to auto")
+    return device.iwarp or settings.setup == "cm"
+
+
 def upgrade(
     connection: Upgradable, connected: socket.socket, settings: Settings, deadline: float
 ) -> RdmaEnd:
@@ -118,12 +138,19 @@ def upgrade(
     Raises FsError UNAVAILABLE, with the reason; or TimeoutError or OSError.
     """
     device, source = choose(settings, local_ip(connected))
-    queue = QueuePair(device, source, connected, reachable=True)
+    managed = by_manager(device, settings)
+    queue = QueuePair(device, source, connected, reachable=True, managed=managed)
     try:
-        card = queue.card().encode()
-        connection.wire.send([frame.encode(frame.QUEUE_PAIR, card)], deadline)
+        ask = encode_ask(device.reads) if managed else queue.card().encode()
+        connection.wire.send([frame.encode(frame.QUEUE_PAIR, ask)], deadline)
         answer = _answer(connection, deadline)
-        queue.connect(decode_card(answer))
+        if managed:
+            route = Route(
+                device, source.ipv4 or local_ip(connected), decode_invitation(answer), connected)
+            queue.keep(route)
+            route.connect(queue, deadline)
+        else:
+            queue.connect(decode_card(answer))
         wire = RdmaWire(connected, queue)
         connection.wire = wire
         proof = os.urandom(8)
@@ -139,7 +166,7 @@ def upgrade(
     except BaseException:
         queue.close()
         raise
-    return RdmaEnd(device, queue)
+    return RdmaEnd(device, queue, managed)
 
 
 def _answer(connection: Upgradable, deadline: float) -> bytes:

@@ -3,8 +3,9 @@
 Layer: shell; the only module that knows that pyverbs may be missing, old or new. A device is opened
 once per process and kept. Chosen is the address (GID) whose IPv4 address is the one that the TCP
 connection to the peer leaves from: the kernel's own answer to which port routes there. Else it is
-the first RoCE v2 address of an active port, or the port of an InfiniBand device. Whatever is wrong
-is an FsError UNAVAILABLE that says what; callers take TCP then.
+the first RoCE v2 address of an active port, or the port of an InfiniBand device. An iWARP device is
+chosen if that IPv4 address is its own, as rdma_cm says. Whatever is wrong is an FsError UNAVAILABLE
+that says what; callers take TCP then.
 
 Invariant: one lock guards what is open, and the making of completion channels.
 """
@@ -19,10 +20,14 @@ import threading
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from luciole.config import RdmaSetup
 from luciole.errors import FsError, Kind
+from luciole.rpc.rdma_cm import device_at
 
 _EVENT_FILE = "anon_inode:[infinibandevent]"
 _GIDS_MAX = 256
+_READS_MAX = 16
+_SOFT_IWARP = 0x626D74  # the vendor that it names
 _ERA_OLD, _ERA_NEW = "pyverbs.enums", "pyverbs.libibverbs_enums"
 
 
@@ -32,6 +37,7 @@ class Settings(NamedTuple):
     device: str = ""
     port: int = 0
     gid_index: int = -1
+    setup: RdmaSetup = "auto"
 
 
 class Source(NamedTuple):
@@ -81,21 +87,32 @@ class Verbs:
 class Device:
     """An open device: its context and the protection domain of this process."""
 
-    def __init__(self, verbs: Verbs, name: str) -> None:
+    def __init__(self, verbs: Verbs, name: str, transport: int) -> None:
         self.verbs = verbs
         self.name = name
+        self.iwarp = transport == int(verbs.e.IBV_TRANSPORT_IWARP)
         try:
             self.context = verbs.device.Context(name=name)
             self.domain = verbs.pd.PD(self.context)
+            known = self.context.query_device()
+            # Its driver makes a TCP connection inside the call that asks for one.
+            self.connects_in_call = self.iwarp and int(known.vendor_id) == _SOFT_IWARP
+            # How many reads one queue pair bears at a time, both ways.
+            self.reads = min(
+                _READS_MAX, int(known.max_qp_rd_atom), int(known.max_qp_init_rd_atom))
         except Exception as failure:  # whatever the driver does
             raise _broken(name, failure) from failure
         self._guard = threading.Lock()
 
-    def sources(self) -> list[Source]:
+    def sources(self, local_ip: str) -> list[Source]:
         """Everything that packets can leave from, of ports that are active."""
         e = self.verbs.e
         found: list[Source] = []
         ports = self.context.query_device().phys_port_cnt
+        if self.iwarp:  # a port has no addresses of its own; rdma_cm knows those of its interface
+            here = self.context.query_port(1).state == e.IBV_PORT_ACTIVE
+            mine = here and device_at(local_ip) == self.name
+            return [Source(self.name, 1, -1, bytes(16), False, 0, 1, local_ip)] if mine else []
         entries = self.context.query_gid_table(_GIDS_MAX)
         for port in range(1, ports + 1):
             state = self.context.query_port(port)
@@ -180,9 +197,11 @@ def devices(wanted: str = "") -> list[Device]:
         if _verbs is None:
             _verbs = Verbs()
         try:
-            names = [_text(device.name) for device in _verbs.device.get_device_list()]
+            kinds = {_text(device.name): int(device.transport_type)
+                     for device in _verbs.device.get_device_list()}
         except Exception:  # pyverbs raises where a kernel has no verbs at all
-            names = []
+            kinds = {}
+        names = list(kinds)
         if not names:
             raise FsError(Kind.UNAVAILABLE, "this machine has no RDMA device")
         if wanted and wanted not in names:
@@ -194,7 +213,7 @@ def devices(wanted: str = "") -> list[Device]:
         for name in [wanted] if wanted else names:
             if name not in _open:
                 try:
-                    _open[name] = Device(_verbs, name)
+                    _open[name] = Device(_verbs, name, kinds[name])
                 except FsError as failure:
                     reasons.append(failure.message)
         usable = [_open[name] for name in ([wanted] if wanted else names) if name in _open]
@@ -215,7 +234,7 @@ def choose(settings: Settings, local_ip: str) -> tuple[Device, Source]:
     best: tuple[int, Device, Source] | None = None
     for device in devices(settings.device):
         try:
-            sources = device.sources()
+            sources = device.sources(local_ip)
         except Exception as failure:
             raise _broken(device.name, failure) from failure
         for source in sources:

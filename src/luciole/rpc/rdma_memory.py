@@ -60,6 +60,8 @@ class Registered:
             _registered += size
         e = device.verbs.e
         access = e.IBV_ACCESS_LOCAL_WRITE
+        if device.iwarp:  # there, what a read brings arrives as the peer's write
+            access |= e.IBV_ACCESS_REMOTE_WRITE
         if remote:
             access |= e.IBV_ACCESS_REMOTE_READ | e.IBV_ACCESS_REMOTE_WRITE
         try:

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
@@ -39,7 +39,6 @@ _LOOK_S = 0.5
 _TIMEOUT = 14  # 4.096 us * 2**14 = 67 ms without an acknowledgement
 _RETRIES = 6  # 7 is "for ever" to Soft-RoCE
 _RECEIVER_NOT_READY_TIMER = 12  # 0.64 ms
-_READS_MAX = 16
 _REQUESTS_MAX = 64  # kept to be posted again
 
 
@@ -64,6 +63,13 @@ class _Local(NamedTuple):
     flags: int
 
 
+class Closable(Protocol):
+    """What a queue pair keeps."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
 class QueuePair:
     """One end.
 
@@ -71,12 +77,14 @@ class QueuePair:
         device, source: as chosen.
         connected: the TCP connection to the peer.
         reachable: whether the peer may read and write what this process has registered for it.
+        managed: rdma_cm connects it (`begin`, `join`), else cards do (`card`, `connect`).
 
     Raises FsError UNAVAILABLE or NO_SPACE.
     """
 
     def __init__(
-        self, device: Device, source: Source, connected: socket.socket, *, reachable: bool
+        self, device: Device, source: Source, connected: socket.socket, *, reachable: bool,
+        managed: bool = False,
     ) -> None:
         self._device = device
         self._source = source
@@ -96,7 +104,7 @@ class QueuePair:
             self._memory, self._registered = registered_memory(device, size, remote=False)
             self._closing.append(self._registered)
             self._address = self._registered.address
-            self._make()
+            self._make(managed)
         except BaseException as failure:
             self.close()
             if isinstance(failure, FsError) or not isinstance(failure, Exception):
@@ -110,7 +118,7 @@ class QueuePair:
         self._poll_card = select.poll()
         self._poll_card.register(self._file, select.POLLIN)
 
-    def _make(self) -> None:
+    def _make(self, managed: bool) -> None:
         verbs, e, key = self._verbs, self._verbs.e, self._registered.local_key
         depth = _CHAIN * _CHAINS + 2
         self._completions = verbs.cq.CQ(
@@ -128,7 +136,8 @@ class QueuePair:
         )
         attributes = verbs.qp.QPAttr(port_num=self._source.port)
         attributes.qp_access_flags = self._access
-        self._pair = verbs.qp.QP(self._device.domain, wanted, attributes)
+        # Who connects it readies it, too: cards can do so at once.
+        self._pair = verbs.qp.QP(self._device.domain, wanted, None if managed else attributes)
         self._closing.append(self._pair)
         self._receives = [
             verbs.wr.RecvWR(
@@ -138,11 +147,51 @@ class QueuePair:
             )
             for slot in range(_RECEIVES)
         ]
-        for request in self._receives:
-            self._pair.post_recv(request)
+        if not managed:
+            self._post_receives()
         self._outgoing = self._memory[_RECEIVES * FRAME_BYTES :]
         self._signaled = int(e.IBV_SEND_SIGNALED)
         self._solicited = self._signaled | int(e.IBV_SEND_SOLICITED)
+
+    def _post_receives(self) -> None:
+        for request in self._receives:
+            self._pair.post_recv(request)
+
+    def keep(self, other: Closable) -> None:
+        """Closes `other` when it is closed itself, before anything of its own."""
+        self._closing.append(other)
+
+    @property
+    def number(self) -> int:
+        """By which its device knows it."""
+        return int(self._pair.qp_num)
+
+    def begin(self, identifier: Any) -> None:
+        """Lets an identifier of rdma_cm make it ready to be connected."""
+        e = self._verbs.e
+        attributes, mask = identifier.init_qp_attr(e.IBV_QPS_INIT)
+        attributes.qp_access_flags = self._access
+        self._pair.modify(attributes, mask)
+        self._post_receives()
+
+    def join(self, identifier: Any, reads: int) -> None:
+        """Makes it ready to send and receive, as an identifier of rdma_cm says whereto.
+
+        Args:
+            identifier: of a connection that the peer wants, or has answered.
+            reads: how many this end may have under way.
+        """
+        if self._device.iwarp:
+            return  # the device does it when the connection is accepted
+        e = self._verbs.e
+        attributes, mask = identifier.init_qp_attr(e.IBV_QPS_RTR)
+        attributes.min_rnr_timer = _RECEIVER_NOT_READY_TIMER
+        self._pair.modify(attributes, mask)
+        attributes, mask = identifier.init_qp_attr(e.IBV_QPS_RTS)
+        attributes.max_rd_atomic = reads
+        attributes.timeout, attributes.retry_cnt = _TIMEOUT, _RETRIES
+        attributes.rnr_retry = _RETRIES
+        self._pair.modify(attributes, mask)
 
     def card(self) -> Card:
         """How the peer reaches this end."""
@@ -168,8 +217,7 @@ class QueuePair:
             a.dest_qp_num = peer.number
             a.path_mtu = min(source.mtu, peer.mtu)
             a.rq_psn, a.sq_psn = peer.sequence, self._sequence
-            reads = min(_READS_MAX, self._device.context.query_device().max_qp_rd_atom)
-            a.max_rd_atomic = a.max_dest_rd_atomic = reads
+            a.max_rd_atomic = a.max_dest_rd_atomic = self._device.reads
             a.timeout, a.retry_cnt, a.rnr_retry = _TIMEOUT, _RETRIES, _RETRIES
             a.min_rnr_timer = _RECEIVER_NOT_READY_TIMER
             if peer.by_gid:
@@ -323,8 +371,10 @@ class QueuePair:
             if time.monotonic() >= spin_until:
                 break
             os.sched_yield()
-        # Whoever waits for a message is not to be woken when his own was received.
-        self._call(self._completions.req_notify, poll is self._poll)
+        # Whoever waits for a message is not to be woken when his own was received. Soft-iWARP takes
+        # that too far, and rings for no message at all.
+        solicited = poll is self._poll and not self._device.iwarp
+        self._call(self._completions.req_notify, solicited)
         self._reap()  # what came before the channel was armed rings no bell
         if done():
             return True

@@ -20,10 +20,11 @@ from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
 from luciole.rpc.interface import Memory, pages
 from luciole.rpc.memory import address_of
-from luciole.rpc.rdma_device import Settings, choose
+from luciole.rpc.rdma_device import Device, Settings, choose
+from luciole.rpc.rdma_listen import Listeners
 from luciole.rpc.rdma_memory import RegisteredArena
 from luciole.rpc.rdma_queue import Bulk, QueuePair
-from luciole.rpc.rdma_table import Piece, decode_card, decode_table
+from luciole.rpc.rdma_table import Piece, asked_reads, decode_card, decode_table
 from luciole.rpc.rdma_wire import RdmaWire
 
 QUEUE_PAIRS_MAX = 1024
@@ -38,34 +39,44 @@ class ServerEnd:
     Args:
         settings: which device.
         connected: the TCP connection.
-        card: the caller's, as it came.
+        card: the caller's, as it came; or that he asks for an invitation.
         tick_s: of its wire.
         memory: where payloads are received.
+        listeners: of the server, for callers who come by rdma_cm.
 
     Raises FsError UNAVAILABLE, NO_SPACE or CORRUPT_FRAME.
     """
 
     def __init__(
         self, settings: Settings, connected: socket.socket, card: bytes, tick_s: float,
-        memory: Memory = pages,
+        memory: Memory = pages, *, listeners: Listeners,
     ) -> None:
-        peer = decode_card(card)
+        reads = asked_reads(card)
+        peer = None if reads else decode_card(card)
         local = connected.getsockname()
-        device, source = choose(settings, str(local[0]) if isinstance(local, tuple) else "")
+        address = str(local[0]) if isinstance(local, tuple) else ""
+        device, source = choose(settings, address)
+        _check_way(device, settings, managed=peer is None)
         _count(1)
         try:
-            self._queue = QueuePair(device, source, connected, reachable=False)
+            self._queue = QueuePair(
+                device, source, connected, reachable=False, managed=peer is None)
         except BaseException:
             _count(-1)
             raise
         self.arena = RegisteredArena(device, remote=False, memory=memory)
         self._open = True
         try:
-            self._queue.connect(peer)
+            if peer is not None:
+                self._queue.connect(peer)
+                self.answer = self._queue.card().encode()
+            else:
+                guest = listeners.at(device, source.ipv4 or address).invite(self._queue, reads)
+                self._queue.keep(guest)
+                self.answer = guest.invitation().encode()
         except BaseException:
             self.close(0.0)
             raise
-        self.card = self._queue.card().encode()
         self.wire = RdmaWire(connected, self._queue, tick_s)
 
     def fetch(self, table: memoryview, deadline: float) -> tuple[memoryview, list[Piece]]:
@@ -130,6 +141,16 @@ class ServerEnd:
             self._queue.close()
             self.arena.close()
             _count(-1)
+
+
+def _check_way(device: Device, settings: Settings, *, managed: bool) -> None:
+    if managed and settings.setup == "tcp":
+        raise FsError(
+            Kind.UNAVAILABLE, "the server's configuration says rdma_setup = tcp: no rdma_cm")
+    if device.iwarp and not managed:
+        raise FsError(
+            Kind.UNAVAILABLE,
+            f"the server's {device.name} is an iWARP device, which only rdma_cm connects")
 
 
 @contextmanager

@@ -14,10 +14,15 @@ connection, in his own network card. Lengths are bounded here, before anything i
 
 A card tells how to reach one end of a queue pair: number (4), packet sequence number (4), local
 identifier (2), MTU as the verbs number it (1), whether addressed by GID (1), GID (16).
+
+Where rdma_cm makes the connection, the caller sends in place of a card `rdcm` and how many reads
+he bears at a time (1); the server answers with a port (2), a nonce (16) that is to be shown there,
+and behind them the IP address as text.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,6 +38,11 @@ _CARD = struct.Struct("<IIHBB16s")
 CARD_BYTES = _CARD.size
 _MTU_MIN, _MTU_MAX = 1, 5  # 256 and 4096 bytes
 _NUMBER_MAX = 1 << 24
+_ASK = struct.Struct("<4sB")
+_ASK_MAGIC = b"rdcm"
+NONCE_BYTES = 16
+_INVITATION = struct.Struct(f"<H{NONCE_BYTES}s")
+_ADDRESS_BYTES_MAX = 64
 
 
 class Piece(NamedTuple):
@@ -66,6 +76,45 @@ def decode_card(data: bytes) -> Card:
     if number >= _NUMBER_MAX or sequence >= _NUMBER_MAX or not _MTU_MIN <= mtu <= _MTU_MAX:
         raise corrupt("a queue pair with impossible numbers")
     return Card(number, sequence, local_identifier, mtu, bool(by_gid), gid)
+
+
+class Invitation(NamedTuple):
+    """Where rdma_cm finds the server's end of a queue pair, and what to show there."""
+
+    port: int
+    nonce: bytes
+    address: str
+
+    def encode(self) -> bytes:
+        """As it travels."""
+        return _INVITATION.pack(self.port, self.nonce) + self.address.encode()
+
+
+def decode_invitation(data: bytes) -> Invitation:
+    """The server's invitation. Raises FsError CORRUPT_FRAME."""
+    if not _INVITATION.size < len(data) <= _INVITATION.size + _ADDRESS_BYTES_MAX:
+        raise corrupt(f"an invitation of {len(data)} bytes")
+    port, nonce = _INVITATION.unpack_from(data)
+    try:
+        address = str(ipaddress.ip_address(data[_INVITATION.size :].decode("ascii")))
+    except ValueError as failure:
+        raise corrupt(f"an invitation to no address: {failure}") from failure
+    if not port:
+        raise corrupt("an invitation to no port")
+    return Invitation(port, nonce, address)
+
+
+def encode_ask(reads: int) -> bytes:
+    """Asks for an invitation: this end bears so many reads at a time."""
+    return _ASK.pack(_ASK_MAGIC, reads)
+
+
+def asked_reads(data: bytes) -> int:
+    """What was asked for with `encode_ask`; 0: it is something else."""
+    if len(data) != _ASK.size:
+        return 0
+    magic, reads = _ASK.unpack(data)
+    return int(reads) if magic == _ASK_MAGIC else 0
 
 
 def encode_table(payload: Sequence[Piece], rooms: Sequence[Piece]) -> bytes:

@@ -166,7 +166,10 @@ class NodeCaller:
         if self._wanted != "shm":
             why = self._try("rdma", "")
             if not why:
-                return Choice("rdma", "; ".join(reasons) or "the configuration says so")
+                reasons = reasons or ["the configuration says so"]
+                if self._callers["rdma"].managed:
+                    reasons.append("connected by rdma_cm")
+                return Choice("rdma", "; ".join(reasons))
             reasons.append(why)
         if self._wanted != "auto":
             raise FsError(

@@ -48,7 +48,8 @@ def serving(
     local_name = f"\0luciole-{name}-{os.urandom(8).hex()}"
     framed = FramedServer(
         (config.host, config.rpc_port), served, cluster_id=config.cluster_id, name=name, kind=kind,
-        rdma=Settings(config.rdma_device, config.rdma_port, config.rdma_gid_index), memory=memory)
+        memory=memory, rdma=Settings(
+            config.rdma_device, config.rdma_port, config.rdma_gid_index, config.rdma_setup))
     local = FramedServer(
         local_name, served, cluster_id=config.cluster_id, name=name, kind=kind, memory=memory)
     grpc_server = GrpcServer(

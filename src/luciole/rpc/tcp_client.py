@@ -222,6 +222,7 @@ class BlockingCaller:
     ) -> None:
         self._rdma = rdma
         self._fell_back = False
+        self.managed = False  # rdma_cm has made the last connection
         self._peer: Peer[BlockingConnection] = Peer(
             address,
             cluster_id=cluster_id,
@@ -383,6 +384,7 @@ class BlockingCaller:
         """Makes it one over RDMA, or closes it and raises FsError UNAVAILABLE."""
         try:
             connection.upgrade(settings, deadline)
+            self.managed = connection.rdma is not None and connection.rdma.managed
         except BaseException as error:
             connection.close()
             if isinstance(error, OSError | FsError):

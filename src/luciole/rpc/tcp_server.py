@@ -26,6 +26,7 @@ from luciole.rpc import at_once, bell, frame, stream
 from luciole.rpc.dispatch import Endpoint, Endpoints, Services, failure
 from luciole.rpc.interface import Arena, Memory, ServerCall, pages, parts_bytes
 from luciole.rpc.rdma_device import Settings
+from luciole.rpc.rdma_listen import Listeners
 from luciole.rpc.rdma_server import ServerEnd
 from luciole.rpc.rdma_table import Piece
 from luciole.rpc.rdma_wire import fits
@@ -79,6 +80,7 @@ class FramedServer:
         self.frame_s = frame_s
         self.hello_s = hello_s
         self.rdma = rdma
+        self.rdma_listeners = Listeners()
         self.memory = memory
         self.endpoints = Endpoints(services)
         self.hello = frame.encode_hello(cluster_id, name, kind)
@@ -125,6 +127,7 @@ class FramedServer:
             if not self._wait_until_empty(_KILL_S):
                 _log.warning("handlers still run after stop", server=self.name,
                              connections=self.connection_count)  # fmt: skip
+        self.rdma_listeners.close()
 
     @property
     def connection_count(self) -> int:
@@ -336,19 +339,20 @@ class _Connection:
         return [head, *parts]
 
     def _take_queue_pair(self, request: stream.Frame) -> Buffer:
-        """A caller's card, answered with ours; or its first message, which goes back."""
+        """A caller's card, or what it asks, answered; or its first message, which goes back."""
         if self._rdma is not None:
             return frame.encode(frame.QUEUE_PAIR, request.message)
         try:
             if self._server.rdma is None:
                 raise FsError(Kind.UNAVAILABLE, "the server does no RDMA here")
             end = ServerEnd(
-                self._server.rdma, self._socket, request.message, _TICK_S, self._server.memory)
+                self._server.rdma, self._socket, request.message, _TICK_S, self._server.memory,
+                listeners=self._server.rdma_listeners)
         except FsError as error:
             _log.info("RDMA refused", peer=self._peer, error=str(error))
             return frame.encode_error(0, error)
         self._rdma = end
-        return frame.encode(frame.QUEUE_PAIR, end.card)
+        return frame.encode(frame.QUEUE_PAIR, end.answer)
 
     def _take_region(self, files: Sequence[int]) -> Buffer:
         try:
