@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from luciole.client.fuse.direct import gathering
-from luciole.client.fuse.direct.gathering import QUEUE_MAX, STALE_S, Gathering
+from luciole.client.fuse.direct.gathering import QUEUE_MAX, Gathering
 from luciole.client.fuse.direct.messages import Request
 from luciole.client.fuse.direct.protocol import IN_HEADER
 
@@ -20,6 +20,13 @@ WAIT_S = 5.0
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call becomes stale while a busy machine gets round to it."""
     monkeypatch.setattr(gathering, "STALE_S", 1000.0)
+
+
+@pytest.fixture
+def stale_s(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Calls become stale, and not while a busy machine gets round to the next step."""
+    monkeypatch.setattr(gathering, "STALE_S", 0.5)
+    return 0.5
 
 
 def request(unique: int) -> Request:
@@ -60,7 +67,7 @@ def test_the_queue_has_a_bound(patient: None) -> None:
     assert put_down == QUEUE_MAX
 
 
-def test_what_was_left_to_a_call_that_stalls_is_called_for() -> None:
+def test_what_was_left_to_a_call_that_stalls_is_called_for(stale_s: float) -> None:
     rescued: list[int] = []
     done = threading.Event()
 
@@ -74,12 +81,12 @@ def test_what_was_left_to_a_call_that_stalls_is_called_for() -> None:
     assert elsewhere(lambda: reads.put_down(request(2)))
     assert done.wait(WAIT_S), "its call never ended"
     assert rescued == [2]
-    time.sleep(STALE_S)
+    time.sleep(stale_s)
     assert not elsewhere(lambda: reads.put_down(request(3))), "that call is too old to wait for"
     assert reads.others() == []
 
 
-def test_what_no_thread_is_left_for_stays_put_down() -> None:
+def test_what_no_thread_is_left_for_stays_put_down(stale_s: float) -> None:
     tried = threading.Semaphore(0)
 
     def rescue(stuck: Request) -> bool:
