@@ -89,34 +89,42 @@ async def open_(context: Context, request: Request) -> bytes:
 
 async def read(context: Context, request: Request) -> memoryview:
     """pread(2)."""
-    handle, offset, size, *_ = request.fields(protocol.READ_IN)
+    fields = request.fields(protocol.READ_IN)
+    handle, offset, size, *_ = fields
     room = request.room
     if room is not None and len(room) < size:
         raise RefusedError(MALFORMED)
     staged = context.drops.staged(request.node)
-    data = _fetched(context, request, room)
+    data = _fetched(context, request.node, fields, room)
     if data is None:
         data = await context.operations.read(handle, offset, size, room)
     _given(context, request, data, staged)
     return data
 
 
-def _fetched(context: Context, request: Request, room: memoryview | None) -> memoryview | None:
+def _fetched(
+    context: Context, node: int, fields: tuple[int, ...], room: memoryview | None
+) -> memoryview | None:
     """What a read finds in a region that is being fetched; None: it is to be asked for."""
-    if context.around is None or room is None:
-        return None
-    handle, offset, size, _, _, flags, _ = request.fields(protocol.READ_IN)
-    if passes_pages(flags):
-        return None
-    fetch = context.around.covering(request.node, offset, size)
+    _, offset, size, *_ = fields
+    fetch = None if context.around is None else context.around.covering(node, offset, size)
     if fetch is None:
-        context.around.asked(request.node, handle, offset, size)
+        _note_asked(context, node, fields)
+        return None
+    if room is None or passes_pages(fields[5]):
         return None
     found = fetch.part(offset, size)
     if found is None:
         return None
     room[:size] = found
     return room[:size]
+
+
+def _note_asked(context: Context, node: int, fields: tuple[int, ...]) -> None:
+    """A read is going to be asked for: perhaps its region is to be fetched."""
+    handle, offset, size, _, _, flags, _ = fields
+    if context.around is not None and not passes_pages(flags):
+        context.around.asked(node, handle, offset, size)
 
 
 async def read_together(
@@ -127,10 +135,8 @@ async def read_together(
     Each has a room, and a body of READ_IN at least (`small_read`).
     """
     asked = [request.fields(protocol.READ_IN) for request in requests]
-    if context.around is not None:
-        for request, (handle, offset, size, _, _, flags, _) in zip(requests, asked, strict=True):
-            if not passes_pages(flags):
-                context.around.asked(request.node, handle, offset, size)
+    for request, fields in zip(requests, asked, strict=True):
+        _note_asked(context, request.node, fields)
     staged = [context.drops.staged(request.node) for request in requests]
     rooms = [_room_of(request)[: fields[2]]
              for request, fields in zip(requests, asked, strict=True)]

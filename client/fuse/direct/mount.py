@@ -83,7 +83,7 @@ def start_server(
         operations, Validity.of(attribute_seconds, entry_seconds),
         Validity.of(min(attribute_seconds, UNTOLD_S), min(entry_seconds, UNTOLD_S)),
         Drops(operations, channel.invalidate_inode, around.disturbed), feed, twins=twins,
-        around=around if read_around_bytes else None, store_page=channel.store)
+        around=around, store_page=channel.store)
     server = Server(channel, Dispatcher(context))
     server.start()
     return server
