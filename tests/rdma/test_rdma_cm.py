@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -413,6 +414,54 @@ all_gone(server)
 server.stop(2.0)
 print("all is well")
 """.replace("PAGE", "4099")
+
+MANY = """
+import socket
+import sys
+from pathlib import Path
+from luciole.proto.services import STORAGE
+from luciole.rpc.rdma_device import Settings
+from luciole.rpc.rdma_route import Route
+from luciole.rpc.tcp_server import FramedServer
+from luciole.tests.conformance.rpc import CLUSTER, StorageHandler
+from luciole.tests.rdma.test_rdma import caller_of
+Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40255")
+taken = []
+for port in range(40000, 40256, 4):
+    taken.append(socket.create_server((sys.argv[1], port)))
+resolve, resolved = Route._resolve, []
+def counted(route, deadline):
+    resolved.append(route)
+    resolve(route, deadline)
+Route._resolve = counted
+server = FramedServer((sys.argv[1], 30001), [(STORAGE, StorageHandler())], cluster_id=CLUSTER,
+                      name="served", rdma=Settings())
+server.start()
+for number in range(1, 201):
+    caller = caller_of(server, Settings())
+    caller.probe()
+    assert caller.managed
+    caller.close()
+    if number >= 20 and len(resolved) > number:
+        print("a port was taken")
+        break
+server.stop(2.0)
+"""
+
+
+def test_iwarp_connections_come_one_after_the_other(iwarp: str) -> None:
+    """The listener outlives how a caller sees that it answers, and ports are counted twice.
+
+    One client in four picks a port that rdma_cm takes for free and TCP uses.
+    """
+    ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    before = ports.read_text()
+    try:
+        done = subprocess.run([sys.executable, "-c", MANY, iwarp], stdout=subprocess.PIPE,
+                              text=True, timeout=60, check=True)
+    finally:
+        ports.write_text(before)
+    assert "a port was taken" in done.stdout
 
 
 def test_an_iwarp_device_is_connected_by_rdma_cm(iwarp: str) -> None:
