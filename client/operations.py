@@ -130,8 +130,13 @@ class Operations(Listings):
         """
         known = self.names.find(credential, parent, name) if believe else None
         if known is None:
-            reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
-                credential=credential, parent=parent, name=name))
+            try:
+                reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
+                    credential=credential, parent=parent, name=name))
+            except FsError as failure:
+                if believe and failure.kind == Kind.NOT_FOUND:
+                    await self._look_ahead(credential, parent, name)
+                raise
             if believe:
                 await self._look_ahead(credential, parent, name)
             return await self.shown(reply.inode)
@@ -154,9 +159,7 @@ class Operations(Listings):
             except FsError:
                 return  # perhaps they may not list it: they ask one by one
             # What is open here changes without a word.
-            self.names.learn(credential, parent, [
-                entry for entry in page.entries if entry.inode.inode_id not in self._files],
-                inquiry)
+            self.names.learn(credential, parent, page, inquiry, after=name, but=self._files)
 
     async def getattr(self, inode_id: int) -> meta_pb2.Inode:
         """The attributes of an inode."""
