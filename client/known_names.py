@@ -154,6 +154,8 @@ class KnownNames:
             if len(known.names) + len(page.entries) > NAMES_MAX:
                 self._drop(directory)
                 known = self._of(directory, _key(who))
+            last = page.entries[-1].dentry.name if page.entries else after
+            known.cover(after, last if page.more else None)
             for entry in page.entries:
                 name, inode = entry.dentry.name, entry.inode
                 if known.names.setdefault(name, None) is None and inode.inode_id and not (
@@ -161,8 +163,6 @@ class KnownNames:
                     self._forget_inode(inode.inode_id)  # it has another name, too
                     known.names[name] = inode
                     self._places[inode.inode_id] = directory, name
-            last = page.entries[-1].dentry.name if page.entries else after
-            known.cover(after, last if page.more else None)
             for place, name in inquiry.names:
                 if place == directory:
                     self._forget_name(known, name)

@@ -152,6 +152,16 @@ def test_a_name_moves_within_what_is_known(monkeypatch: pytest.MonkeyPatch) -> N
         assert seen(here, parent, name, believe=True) == seen(there, parent, name, believe=False)
 
 
+def test_two_names_of_one_file_in_a_page_are_both_there() -> None:
+    here, there, parent = filled()
+    inode_id = drive(there.lookup(WHO, parent, b"004")).inode_id
+    for name in (b"004 two", b"007 two"):
+        drive(there.link(WHO, inode_id, parent, name))
+    walk(here, parent)
+    for name in (b"004", b"004 two", b"007 two"):
+        assert seen(here, parent, name, believe=True) is not None
+
+
 def test_a_directory_with_many_names_is_walked_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
