@@ -483,7 +483,8 @@ class OpenFile(ReportedFile):
         """Changes mode, owner or times; ends the session with the last report as `flush` does.
 
         Both are one transaction: times set by hand are not overtaken by the report of an earlier
-        write, and what writes and then sets them (tar, rsync, cp -p) pays once.
+        write, and what writes and then sets them (tar, rsync, cp -p) pays once. Of a new file most
+        of it even waits for that report (waiting.py).
         """
         def message(
             inode_id: int, session_id: bytes, hint: meta_pb2.LengthHint
@@ -493,6 +494,8 @@ class OpenFile(ReportedFile):
             return report
 
         async with self._runtime.lock(self._lock_key):
+            if handle is not None and self._let_wait(request):
+                return self.inode
             await self._drain()
             if self._reported or handle is None:
                 return (await self._meta.change(services.META_SET_ATTR, request)).inode
@@ -579,6 +582,7 @@ class OpenFile(ReportedFile):
                 self._written_end = self._overtaken_end = self._allowed_end = 0
                 self._growth.restart()
                 self._head.clear()
+                self._told_attributes()
                 self._head.seen(reply.inode.data_version)
                 self._sent = False
                 self._reported = True

@@ -1,9 +1,9 @@
 """Names that this client knows without asking: fetched ahead, or of a directory that it has made.
 
 Layer: shell. Two things are known of a directory: the inodes behind some names, which a page
-fetched ahead has told (client/core/look_ahead.py), and, of one that this client has made itself,
-that there are no others, so that a name which is not there need not be asked for before it is
-created.
+fetched ahead has told (client/core/look_ahead.py), and that between two names there are no others,
+since pages come in order. So a name which is not there need not be asked for before something is
+created or renamed to it. Of a directory that this client has made itself that holds for all names.
 
 It may be believed while others' changes are told (client/remote/feed.py): they take away what they
 touch, and this client's own changes do so, too, as nobody tells it of those. What is asked for
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -39,11 +39,36 @@ class Answer(NamedTuple):
 
 @dataclass
 class _Directory:
-    """`names` has an inode once, or None: there may be something, ask."""
+    """`names` has an inode once, or None: there may be something, ask.
+
+    No name exists behind `after` up to and with `last` (None: however far) but those in `names`.
+    """
 
     who: bytes
-    whole: bool  # no name exists but those in `names`
+    after: bytes = b""
+    last: bytes | None = b""
     names: dict[bytes, meta_pb2.Inode | None] = field(default_factory=dict)
+
+    def covers(self, name: bytes) -> bool:
+        """Whether it is known if the name exists."""
+        return self.after < name and (self.last is None or name <= self.last)
+
+    def cover(self, after: bytes, last: bytes | None) -> None:
+        """Names behind `after` up to `last` are all in `names`; others only if they adjoin."""
+        apart = (last is not None and last < self.after) or (
+            self.last is not None and self.last < after)
+        if apart or self.after == self.last:
+            self.after, self.last = after, last
+            return
+        self.after = min(self.after, after)
+        self.last = None if last is None or self.last is None else max(self.last, last)
+
+    def doubt(self, name: bytes) -> None:
+        """What is behind the name is not known any more."""
+        if self.covers(name):
+            self.names[name] = None
+        else:
+            self.names.pop(name, None)
 
 
 class Inquiry:
@@ -92,20 +117,17 @@ class KnownNames:
             return None
         with self._guard:
             if name not in known.names:
-                return Answer(None) if known.whole and directory in self._directories else None
+                if directory not in self._directories or not known.covers(name):
+                    return None
+                self._ahead.used(directory)
+                return Answer(None)
             inode = known.names[name]
             if inode is None:
                 return None
-            self._give(known, name, inode)
+            self._places.pop(inode.inode_id, None)
+            known.doubt(name)
             self._ahead.used(directory)
             return Answer(inode)
-
-    def _give(self, known: _Directory, name: bytes, inode: meta_pb2.Inode) -> None:
-        self._places.pop(inode.inode_id, None)
-        if known.whole:
-            known.names[name] = None
-        else:
-            del known.names[name]
 
     def ahead_of(self, directory: int) -> int:
         """A name of it had to be asked for; how many behind that are to be fetched, perhaps 0."""
@@ -115,41 +137,50 @@ class KnownNames:
     # Learning.
 
     def learn(
-        self, who: common_pb2.Credential, directory: int, entries: Sequence[meta_pb2.DirEntry],
-        inquiry: Inquiry,
+        self, who: common_pb2.Credential, directory: int, page: meta_pb2.ReadDirReply,
+        inquiry: Inquiry, *, after: bytes, but: Container[int] = (),
     ) -> None:
-        """Takes in a page of a listing."""
+        """Takes in a page of a listing.
+
+        Args:
+            after: the name behind which it begins.
+            but: inodes of which others may know better.
+        """
         with self._guard:
-            self._ahead.fetched(directory, len(entries))
+            self._ahead.fetched(directory, len(page.entries))
             if inquiry.spoils(directory):
                 return
-            known = self._of(directory, _key(who), whole=False)
-            for entry in entries:
-                place = directory, entry.dentry.name
-                inode = entry.inode
-                if not inode.inode_id or inquiry.spoils(inode.inode_id) or place in inquiry.names:
-                    continue
-                if len(known.names) >= NAMES_MAX:
-                    return
-                if known.names.get(entry.dentry.name) is None:
+            known = self._of(directory, _key(who))
+            if len(known.names) + len(page.entries) > NAMES_MAX:
+                self._drop(directory)
+                known = self._of(directory, _key(who))
+            last = page.entries[-1].dentry.name if page.entries else after
+            known.cover(after, last if page.more else None)
+            for entry in page.entries:
+                name, inode = entry.dentry.name, entry.inode
+                if known.names.setdefault(name, None) is None and inode.inode_id and not (
+                        inode.inode_id in but or inquiry.spoils(inode.inode_id)):
                     self._forget_inode(inode.inode_id)  # it has another name, too
-                    known.names[entry.dentry.name] = inode
-                    self._places[inode.inode_id] = place
+                    known.names[name] = inode
+                    self._places[inode.inode_id] = directory, name
+            for place, name in inquiry.names:
+                if place == directory:
+                    self._forget_name(known, name)
 
     def made(self, who: common_pb2.Credential, directory: int, inquiry: Inquiry) -> None:
         """This client has made the directory: it is empty."""
         with self._guard:
             if not inquiry.spoils(directory):
                 self._drop(directory)
-                self._of(directory, _key(who), whole=True)
+                self._of(directory, _key(who)).last = None
 
-    def _of(self, directory: int, who: bytes, *, whole: bool) -> _Directory:
+    def _of(self, directory: int, who: bytes) -> _Directory:
         known = self._directories.get(directory)
         if known is not None and known.who != who:
             self._drop(directory)
             known = None
         if known is None:
-            known = self._directories[directory] = _Directory(who, whole)
+            known = self._directories[directory] = _Directory(who)
             if len(self._directories) > DIRECTORIES_MAX:
                 self._drop(next(iter(self._directories)))
         self._directories.move_to_end(directory)
@@ -178,14 +209,17 @@ class KnownNames:
             known = self._directories.get(directory)
             if known is None:
                 return
-            inode = known.names.pop(name, None)
-            if inode is not None:
-                self._places.pop(inode.inode_id, None)
-            if not known.whole or gone:
-                return
-            known.names[name] = None
-            if len(known.names) > NAMES_MAX:
+            self._forget_name(known, name)
+            if gone:
+                known.names.pop(name, None)
+            elif len(known.names) > NAMES_MAX:
                 self._drop(directory)
+
+    def _forget_name(self, known: _Directory, name: bytes) -> None:
+        inode = known.names.get(name)
+        if inode is not None:
+            self._places.pop(inode.inode_id, None)
+        known.doubt(name)
 
     def _touch(self, inode_id: int) -> None:
         for inquiry in self._inquiries:
@@ -211,12 +245,8 @@ class KnownNames:
     def _forget_inode(self, inode_id: int) -> None:
         directory, name = self._places.pop(inode_id, (0, b""))
         known = self._directories.get(directory)
-        if known is None:
-            return
-        if known.whole:
-            known.names[name] = None
-        else:
-            known.names.pop(name, None)
+        if known is not None:
+            known.doubt(name)
 
 
 def _key(who: common_pb2.Credential) -> bytes:

@@ -1,14 +1,16 @@
 """`Listings`: the directories that are open on one client.
 
-Layer: shell, the part of `Operations` that lists. A listing has a lock of its own, since its pages
-are fetched in turn.
+Layer: shell, the part of `Operations` that lists, and looks ahead of those who do not. A listing
+has a lock of its own, since its pages are fetched in turn.
 """
 
 from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+from luciole.client.known_names import KnownNames
 from luciole.client.listing import DirectoryHandle
 from luciole.client.remote.meta import MetaClient
 from luciole.errors import FsError, Kind
@@ -19,8 +21,10 @@ DIRECTORY_PAGE = 256
 
 
 class Listings(ABC):
-    """See the module. Numbers of handles, their lock and the inodes shown are the filesystem's."""
+    """See the module. Handles, their lock, names and the inodes shown are the filesystem's."""
 
+    names: KnownNames
+    _files: Mapping[int, object]  # those that are open here
     _runtime: Runtime
     _meta: MetaClient
     _guard: threading.Lock
@@ -33,6 +37,23 @@ class Listings(ABC):
     @abstractmethod
     def _overlay(self, inode: meta_pb2.Inode) -> meta_pb2.Inode:
         """An inode with what this client knows better."""
+
+    async def _look_ahead(
+        self, credential: common_pb2.Credential, parent: int, name: bytes
+    ) -> None:
+        """Fetches what is likely to be asked for after `name`, if anything is."""
+        limit = self.names.ahead_of(parent)
+        if not limit:
+            return
+        with self.names.inquiry() as inquiry:
+            try:
+                page = await self._meta.ask(services.META_READ_DIR, meta_pb2.ReadDirRequest(
+                    credential=credential, inode_id=parent, after=name, limit=limit,
+                    with_inodes=True))
+            except FsError:
+                return  # perhaps they may not list it: they ask one by one
+            # What is open here changes without a word.
+            self.names.learn(credential, parent, page, inquiry, after=name, but=self._files)
 
     async def opendir(self, credential: common_pb2.Credential, inode_id: int) -> int:
         """Begins a listing."""

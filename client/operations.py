@@ -34,6 +34,7 @@ from luciole.errors import FsError, Kind
 from luciole.inline import is_inline
 from luciole.proto import common_pb2, meta_pb2, services
 from luciole.runtime import Runtime
+from luciole.waiting import names_anything
 
 CLOSED_MAX = 1024
 PUBLISHED_AT_ONCE = 8
@@ -57,7 +58,8 @@ class Operations(Listings):
         self.names = KnownNames()
         self.parents = Parents(runtime, meta, self.names, believe_seconds=believe_seconds)
         self.xattrs = ExtendedAttributes(
-            runtime, meta, believe_seconds=believe_seconds, changing=self._changing)
+            runtime, meta, believe_seconds=believe_seconds, changing=self._changing,
+            prepare=self._tell_attributes)
         self._runtime = runtime
         self._meta = meta
         self._chunks = chunks
@@ -130,33 +132,19 @@ class Operations(Listings):
         """
         known = self.names.find(credential, parent, name) if believe else None
         if known is None:
-            reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
-                credential=credential, parent=parent, name=name))
+            try:
+                reply = await self._meta.ask(services.META_LOOKUP, meta_pb2.LookupRequest(
+                    credential=credential, parent=parent, name=name))
+            except FsError as failure:
+                if believe and failure.kind == Kind.NOT_FOUND:
+                    await self._look_ahead(credential, parent, name)
+                raise
             if believe:
                 await self._look_ahead(credential, parent, name)
             return await self.shown(reply.inode)
         if known.inode is None:
             raise FsError(Kind.NOT_FOUND, "no such entry", repr(name))
         return await self.shown(known.inode)
-
-    async def _look_ahead(
-        self, credential: common_pb2.Credential, parent: int, name: bytes
-    ) -> None:
-        """Fetches what is likely to be asked for after `name`, if anything is."""
-        limit = self.names.ahead_of(parent)
-        if not limit:
-            return
-        with self.names.inquiry() as inquiry:
-            try:
-                page = await self._meta.ask(services.META_READ_DIR, meta_pb2.ReadDirRequest(
-                    credential=credential, inode_id=parent, after=name, limit=limit,
-                    with_inodes=True))
-            except FsError:
-                return  # perhaps they may not list it: they ask one by one
-            # What is open here changes without a word.
-            self.names.learn(credential, parent, [
-                entry for entry in page.entries if entry.inode.inode_id not in self._files],
-                inquiry)
 
     async def getattr(self, inode_id: int) -> meta_pb2.Inode:
         """The attributes of an inode."""
@@ -178,7 +166,7 @@ class Operations(Listings):
         try:
             if length is not None:
                 inode = await self.truncate(request.credential, request.inode_id, length, handle)
-            if _names_anything(request):
+            if names_anything(request):
                 file = self._files.get(request.inode_id)
                 if file is not None:
                     inode = await file.set_attributes(self._writer(request.inode_id), request)
@@ -201,9 +189,18 @@ class Operations(Listings):
             if file is None:
                 return (await self._meta.change(services.META_TRUNCATE, request)).inode
             known = self._handles.get(handle)
-            return await file.truncate(request, known if known and known.writable else None)
+            if known is not None and known.writable:
+                return await file.truncate(request, known)
+            await self._tell_attributes(inode_id)
+            return await file.truncate(request, None)
         finally:
             self.names.changed([inode_id])
+
+    async def _tell_attributes(self, inode_id: int) -> None:
+        """Before the service judges by the attributes of a file that is open here."""
+        file = self._files.get(inode_id)
+        if file is not None and file.attributes_wait:
+            await file.publish(self._writer(inode_id), own=False)
 
     def _writer(self, inode_id: int) -> Handle | None:
         """A handle of this client that may write the file."""
@@ -286,7 +283,10 @@ class Operations(Listings):
             credential=credential, parent=parent, name=name, mode=mode, umask=umask,
             exclusive=flags.exclusive, truncate=flags.truncate, read=flags.read,
             write=flags.write, session_id=session))
-        return self._new_handle(reply.inode, flags, session), self._overlay(reply.inode)
+        number = self._new_handle(reply.inode, flags, session)
+        if reply.created:
+            self._files[reply.inode.inode_id].made_here()
+        return number, self._overlay(reply.inode)
 
     async def open(
         self, credential: common_pb2.Credential, inode_id: int, flags: OpenFlags
@@ -320,6 +320,7 @@ class Operations(Listings):
     async def _open_remote(
         self, credential: common_pb2.Credential, inode_id: int, flags: OpenFlags, session: bytes
     ) -> meta_pb2.Inode:
+        await self._tell_attributes(inode_id)
         try:
             return (await self._meta.change(services.META_OPEN, meta_pb2.OpenRequest(
                 credential=credential, inode_id=inode_id, read=flags.read, write=flags.write,
@@ -571,6 +572,8 @@ class Operations(Listings):
             if not handle.session_open and not handle.registered and handle.opened_at < old])
         await self._endings.tell()
         await self.locks.settle()
+        for inode_id in self.open_files():
+            await self._tell_attributes(inode_id)
 
     async def _keep_if_open(self, inode: meta_pb2.Inode) -> None:
         with self._guard:
@@ -589,9 +592,3 @@ class Operations(Listings):
             except FsError:
                 continue
         await self._endings.tell()
-
-
-def _names_anything(request: meta_pb2.SetAttrRequest) -> bool:
-    named = ("mode", "uid", "gid", "atime_ns", "mtime_ns")
-    return (request.atime_now or request.mtime_now
-            or any(request.HasField(field) for field in named))

@@ -2,8 +2,9 @@
 
 Layer: shell. A `ReportedFile` is the lower half of an `OpenFile` (client/files.py): the inode as
 the service told it last, the furthest end written here and the truncate version under which that
-was, the bytes of blocks that updates took, and what was written inline. A report carries all of it;
-it counts unless another client cut the file meanwhile, and is repeated until it does.
+was, the bytes of blocks that updates took, what was written inline, and those attributes of a new
+file that wait (waiting.py). A report carries all of it; it counts unless another client cut the
+file meanwhile, and is repeated until it does.
 
 Concurrency: what is known (`inode` and all that was written here) changes under a lock that is
 never held over a wait, since answers to any request may bring news. Reports are sent under the lock
@@ -17,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
+from luciole import waiting
 from luciole.client.growth import Growth
 from luciole.client.handles import Fresh, Handle
 from luciole.client.head import Head
@@ -61,6 +63,8 @@ class ReportedFile(ABC):
         self._sent = False  # chunks were updated since the last report
         self._head = Head(believe_seconds)
         self._appended = bytearray()  # has no place yet
+        self._is_new = False  # made here, and others see an empty file
+        self._waiting: meta_pb2.WaitingAttributes | None = None
 
     @property
     def _lock_key(self) -> tuple[str, int]:
@@ -128,7 +132,34 @@ class ReportedFile(ABC):
             if self._head.pending and self._may_be_inline:
                 merged.inline_bytes = max(merged.inline_bytes, self._head.end)
             merged.mtime_ns = max(merged.mtime_ns, self.inode.mtime_ns, self._mtime_ns)
+            if self._waiting is not None:
+                waiting.apply(merged, self._waiting)
             return merged
+
+    def made_here(self) -> None:
+        """This client has made the file just now."""
+        self._is_new = True
+
+    @property
+    def attributes_wait(self) -> bool:
+        """Whether others do not know all that was set of this file's attributes."""
+        return self._waiting is not None
+
+    def _let_wait(self, request: meta_pb2.SetAttrRequest) -> bool:
+        """Leaves a change of attributes to the next report, if it may wait; under the lock."""
+        with self._known:
+            if not self._is_new or self._reported or not waiting.may_wait(
+                    self.overlay(self.inode), request):
+                return False
+            if self._waiting is None:
+                self._waiting = meta_pb2.WaitingAttributes()
+            waiting.add(self._waiting, request, self._runtime.clock.wall_ns())
+            return True
+
+    def _told_attributes(self) -> None:
+        """The service has been told of everything that waited."""
+        self._is_new = False
+        self._waiting = None
 
     def forget_content(self) -> None:
         """Others changed the file: what is known of its inline part may be old."""
@@ -163,6 +194,8 @@ class ReportedFile(ABC):
             self._written_end = max(self._written_end, end)
             self._mtime_ns = self._runtime.clock.wall_ns()
             self._reported = False
+            if self._waiting is not None:
+                self._waiting.ClearField("mtime_ns")  # it was set before
 
     def _lose_count(self) -> None:
         """An update failed and may have been done in part: the chunks are counted next time."""
@@ -261,6 +294,7 @@ class ReportedFile(ABC):
     def _is_reported(self, inode: meta_pb2.Inode) -> bool:
         """Takes over the answer to a report; returns whether the report counted."""
         with self._known:
+            self._told_attributes()
             if inode.data_version == self._pages_version + 1:
                 self._pages_version += 1  # nobody but this client, whose kernel has it all
             made = not is_inline(self.inode)
@@ -284,6 +318,8 @@ class ReportedFile(ABC):
         with self._known:
             gain = self._growth.begin_report()
             hint.patches.extend(self._head.patches())
+            if self._waiting is not None:
+                hint.waiting.CopyFrom(self._waiting)
             self._told_version = hint.truncate_version
         if gain.change is not None:
             hint.allocated_change = gain.change

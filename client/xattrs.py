@@ -9,7 +9,7 @@ table.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -45,9 +45,14 @@ class ExtendedAttributes:
     def __init__(
         self, runtime: Runtime, meta: MetaClient, *, believe_seconds: float,
         changing: Callable[[Sequence[int]], None] = lambda inode_ids: None,
+        prepare: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        """`changing` is told of inodes that are about to be changed, and of the same after it."""
+        """Args:
+            changing: is told of inodes that are about to be changed, and of the same after it.
+            prepare: awaited before the service is asked to change those of an inode.
+        """
         self._changing = changing
+        self._prepare = prepare
         self._runtime = runtime
         self._meta = meta
         self._believe_seconds = believe_seconds
@@ -98,8 +103,13 @@ class ExtendedAttributes:
 
     async def set(self, request: meta_pb2.SetXattrRequest) -> None:
         """Makes or replaces one."""
+        await self._prepared(request.inode_id)
         with self._told([request.inode_id]):
             self.seen((await self._meta.change(services.META_SET_XATTR, request)).inode)
+
+    async def _prepared(self, inode_id: int) -> None:
+        if self._prepare is not None:
+            await self._prepare(inode_id)
 
     @contextmanager
     def _told(self, inode_ids: Sequence[int]) -> Iterator[None]:
@@ -113,6 +123,7 @@ class ExtendedAttributes:
         self, credential: common_pb2.Credential, inode_id: int, name: bytes
     ) -> None:
         """Removes one. Raises FsError NO_ATTRIBUTE when it is not there."""
+        await self._prepared(inode_id)
         with self._told([inode_id]):
             self.seen((await self._meta.change(
                 services.META_REMOVE_XATTR, meta_pb2.RemoveXattrRequest(

@@ -150,7 +150,7 @@ class Session(_message.Message):
     def __init__(self, client_id: _Optional[bytes] = ..., session_id: _Optional[bytes] = ..., inode_id: _Optional[int] = ..., opened_ns: _Optional[int] = ..., write: _Optional[bool] = ...) -> None: ...
 
 class LengthHint(_message.Message):
-    __slots__ = ("length", "truncate_version", "mtime_ns", "allocated_change", "allocated", "uncertain", "patches")
+    __slots__ = ("length", "truncate_version", "mtime_ns", "allocated_change", "allocated", "uncertain", "patches", "waiting")
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_VERSION_FIELD_NUMBER: _ClassVar[int]
     MTIME_NS_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +158,7 @@ class LengthHint(_message.Message):
     ALLOCATED_FIELD_NUMBER: _ClassVar[int]
     UNCERTAIN_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     length: int
     truncate_version: int
     mtime_ns: int
@@ -165,7 +166,22 @@ class LengthHint(_message.Message):
     allocated: int
     uncertain: bool
     patches: _containers.RepeatedCompositeFieldContainer[Patch]
-    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., allocated_change: _Optional[int] = ..., allocated: _Optional[int] = ..., uncertain: _Optional[bool] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ...) -> None: ...
+    waiting: WaitingAttributes
+    def __init__(self, length: _Optional[int] = ..., truncate_version: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., allocated_change: _Optional[int] = ..., allocated: _Optional[int] = ..., uncertain: _Optional[bool] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ..., waiting: _Optional[_Union[WaitingAttributes, _Mapping]] = ...) -> None: ...
+
+class WaitingAttributes(_message.Message):
+    __slots__ = ("credential", "mode", "atime_ns", "mtime_ns", "ctime_ns")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    ATIME_NS_FIELD_NUMBER: _ClassVar[int]
+    MTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    CTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    credential: _common_pb2.Credential
+    mode: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    def __init__(self, credential: _Optional[_Union[_common_pb2.Credential, _Mapping]] = ..., mode: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ...) -> None: ...
 
 class LookupRequest(_message.Message):
     __slots__ = ("credential", "parent", "name")

@@ -17,11 +17,12 @@ its writer reports it. Whoever is given the next place comes behind it, so that 
 
 from __future__ import annotations
 
+from luciole import waiting
 from luciole.errors import Kind, require
 from luciole.inline import chunks_end, is_inline
 from luciole.kv.interface import Transaction
 from luciole.limits import CHUNKS_PER_FILE_MAX, INLINE_BYTES_MAX
-from luciole.meta.core import inline, inodes, schema, sessions, usage
+from luciole.meta.core import access, inline, inodes, posix_acl, schema, sessions, usage
 from luciole.proto import meta_pb2
 
 
@@ -88,6 +89,11 @@ def apply_hint(inode: meta_pb2.Inode, hint: meta_pb2.LengthHint) -> bool:
         inode.data_version += 1
         inode.mtime_ns = max(inode.mtime_ns, hint.mtime_ns)
         inode.ctime_ns = max(inode.ctime_ns, hint.mtime_ns)
+        changed = True
+    # Unless it was given away meanwhile: then the new owner's word came last.
+    if hint.HasField("waiting") and access.owns(inode, hint.waiting.credential):
+        waiting.apply(inode, hint.waiting)
+        inode.acl_access = posix_acl.after_chmod(inode.acl_access, inode.mode)
         changed = True
     return changed
 

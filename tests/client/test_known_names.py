@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from luciole.client import known_names
 from luciole.client.handles import OpenFlags
 from luciole.client.operations import Operations
 from luciole.client.remote.feed import ChangeFeed
@@ -102,6 +103,76 @@ def test_in_a_new_directory_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch
     asked.clear()
     assert seen(here, parent, b"a", believe=True) is None
     assert asked == []
+
+
+def test_names_that_are_not_there_are_not_asked_for_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a page was fetched, and as far as pages adjoin; not beyond."""
+    here, there, parent = filled()
+    for number in range(3):
+        seen(here, parent, b"%03d" % number, believe=True)
+    asked = Asked(here, monkeypatch)
+    for number in range(3, 18):
+        assert seen(here, parent, b"%03d new" % number, believe=True) is None
+    assert asked == []
+    for name in (b"018 new", b"001 new"):
+        assert seen(here, parent, name, believe=True) is None
+    assert asked == ["Lookup", "ReadDir", "Lookup"]
+    make(there, parent, b"005 new")
+    here.forget([parent])
+    assert seen(here, parent, b"005 new", believe=True) is not None
+
+
+def test_names_behind_all_others_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of files that are copied into a directory that others made."""
+    here, _, parent = filled()
+    asked = Asked(here, monkeypatch)
+    for number in range(50):
+        assert seen(here, parent, b"new %03d" % number, believe=True) is None
+        make(here, parent, b"new %03d" % number)
+    assert [method for method in asked if method in {"Lookup", "ReadDir"}] == [
+        *["Lookup"] * 3, "ReadDir"]
+    assert seen(here, parent, b"new 001", believe=True) is not None
+
+
+def test_a_name_moves_within_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there, parent = filled()
+    for number in range(3):
+        seen(here, parent, b"%03d" % number, believe=True)
+    asked = Asked(here, monkeypatch)
+    for number in range(4, 12):
+        assert seen(here, parent, b"%03d" % number, believe=True) is not None
+        assert seen(here, parent, b"%03d.new" % number, believe=True) is None
+        drive(here.rename(meta_pb2.RenameRequest(
+            credential=WHO, parent=parent, name=b"%03d" % number, new_parent=parent,
+            new_name=b"%03d.new" % number)))
+    assert asked == ["Rename"] * 8
+    for name in (b"004", b"004.new", b"012", b"012.new"):
+        assert seen(here, parent, name, believe=True) == seen(there, parent, name, believe=False)
+
+
+def test_two_names_of_one_file_in_a_page_are_both_there() -> None:
+    here, there, parent = filled()
+    inode_id = drive(there.lookup(WHO, parent, b"004")).inode_id
+    for name in (b"004 two", b"007 two"):
+        drive(there.link(WHO, inode_id, parent, name))
+    walk(here, parent)
+    for name in (b"004", b"004 two", b"007 two"):
+        assert seen(here, parent, name, believe=True) is not None
+
+
+def test_a_directory_with_many_names_is_walked_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is remembered of it has a bound."""
+    monkeypatch.setattr(known_names, "NAMES_MAX", 70)
+    here, _, parent = filled()
+    asked = Asked(here, monkeypatch)
+    for number in range(100):
+        assert seen(here, parent, b"%03d" % number, believe=True) is not None
+        assert len(here.names._directories[parent].names if number > 3 else ()) <= 70
+    assert len(asked) < 20
 
 
 def chmod(client: Operations, inode_id: int) -> Awaitable[object]:
@@ -330,11 +401,11 @@ class TwoClients(RuleBasedStateMachine):
                 if known is None:
                     continue
                 for name in NAMES:
-                    if known.whole or known.names.get(name) is not None:
+                    if known.covers(name) or known.names.get(name) is not None:
                         asked = seen(client, directory, name, believe=False)
                         held = known.names.get(name)
                         assert held is None or held == asked
-                        assert name in known.names or asked is None or not known.whole
+                        assert name in known.names or asked is None or not known.covers(name)
 
 
 TwoClients.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
