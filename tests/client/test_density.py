@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luciole.client.core.density import (
@@ -70,7 +70,7 @@ def walks(draw: st.DrawFn) -> list[int]:
                                            max_size=8)):
         for choice in draw(st.lists(st.integers(0, 119), min_size=steps, max_size=steps)):
             fresh = not regions or choice % 10 < new_of_ten
-            regions.append(max(regions, default=-1) + 1 if fresh
+            regions.append(len(set(regions)) if fresh
                            else regions[-1 - choice // 10 % len(regions)])
     return regions
 
@@ -102,6 +102,7 @@ def test_a_reader_who_goes_on_like_that_is_judged_dense_for_ever() -> None:
     assert reader.at_once == 100 * (PROBE_EVERY - 1)
 
 
+@settings(deadline=None)
 @given(walk=walks())
 def test_second_reads_pay_for_what_is_fetched_at_the_first(walk: list[int]) -> None:
     reader = Reader()
@@ -111,6 +112,7 @@ def test_second_reads_pay_for_what_is_fetched_at_the_first(walk: list[int]) -> N
         assert len(reader.kept) <= sum(reader.reads.values())
 
 
+@settings(deadline=None)
 @given(walk=walks())
 def test_once_nothing_comes_back_little_more_is_fetched(walk: list[int]) -> None:
     reader = Reader()

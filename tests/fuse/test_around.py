@@ -117,9 +117,9 @@ class Mount:
         return [bytes(answer) for answer in answers if isinstance(answer, memoryview)]
 
     def settle(self) -> None:
-        """Waits until nothing is being fetched."""
+        """Waits until nothing is being fetched, and every thread is free to."""
         end = time.monotonic() + WAIT_S
-        while self.around._under_way:
+        while self.around._under_way or self.around._threads:
             assert time.monotonic() < end
             time.sleep(0.001)
 
