@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luciole.client.core import read_around
@@ -19,7 +19,7 @@ def test_a_crowded_region_is_fetched_once() -> None:
     assert around.asked(1, 5 * REGION + 40 * PAGE, PAGE) is None
     assert around.asked(1, 9 * REGION, PAGE) is None, "another region"
     assert around.asked(2, 5 * REGION, PAGE) is None, "another file"
-    assert around.asked(1, 5 * REGION + 7 * PAGE, PAGE) == 5 * REGION
+    assert around.asked(1, 5 * REGION + 7 * PAGE, PAGE) == (5 * REGION, False)
 
 
 def test_a_region_that_the_kernel_did_not_keep_costs_more_reads_each_time() -> None:
@@ -50,6 +50,7 @@ def test_large_reads_are_left_alone() -> None:
                for step in range(100))
 
 
+@settings(deadline=None)
 @given(reads=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4 * REGION // PAGE)),
                       max_size=300))
 def test_reads_pay_for_what_is_fetched(reads: list[tuple[int, int]]) -> None:
@@ -58,13 +59,14 @@ def test_reads_pay_for_what_is_fetched(reads: list[tuple[int, int]]) -> None:
     fetched: Counter[tuple[int, int]] = Counter()
     for inode_id, page in reads:
         paid[inode_id, page * PAGE // REGION] += 1
-        begin = around.asked(inode_id, page * PAGE, PAGE)
-        if begin is not None:
-            assert begin <= page * PAGE < begin + REGION
-            assert begin % REGION == 0
-            fetched[inode_id, begin // REGION] += 1
+        wanted = around.asked(inode_id, page * PAGE, PAGE)
+        if wanted is not None:
+            assert wanted.begin <= page * PAGE < wanted.begin + REGION
+            assert wanted.begin % REGION == 0
+            fetched[inode_id, wanted.begin // REGION] += 1
     for region, count in fetched.items():
-        assert paid[region] >= FETCH_AFTER * (2**count - 1)
+        # The first of them may have been for one read, where samples are dense.
+        assert paid[region] >= FETCH_AFTER * (2**count - 1) - 1
 
 
 def test_what_is_remembered_has_a_bound() -> None:
@@ -72,4 +74,4 @@ def test_what_is_remembered_has_a_bound() -> None:
     for number in range(read_around.REGIONS_MAX + 100):
         around.asked(number % (read_around.FILES_MAX + 10), number * 8 * PAGE, PAGE)
     assert len(around._regions) == read_around.REGIONS_MAX
-    assert len(around._ends) == read_around.FILES_MAX
+    assert len(around._files) == read_around.FILES_MAX

@@ -29,6 +29,8 @@ READ = OpenFlags(read=True)
 PAGE = 4096
 REGION = 256 * PAGE
 CONTENT = os.urandom(2 * REGION + 1000)
+SMALL_REGION = 16 * PAGE
+DENSE_CONTENT = os.urandom(16 * SMALL_REGION)
 WAIT_S = 10.0
 LONG = Validity.of(3600.0, 3600.0)
 
@@ -55,9 +57,11 @@ class Kernel:
 
 
 class Mount:
-    """A file of two regions and a bit, and the requests of a kernel for it."""
+    """A file of two regions and a bit, or what is given, and the requests of a kernel for it."""
 
-    def __init__(self, available: int = 1 << 40) -> None:
+    def __init__(
+        self, available: int = 1 << 40, *, region: int = REGION, content: bytes = CONTENT
+    ) -> None:
         cluster = MemoryCluster(ThreadRuntime())
         drive(cluster.start())
         self.operations = cluster.client(b"reads around it.", None)
@@ -65,13 +69,13 @@ class Mount:
         self.kernel = Kernel()
         twins = Twins()
         self.around = Around(
-            self.operations, self.kernel, twins, REGION, available=lambda: available)
+            self.operations, self.kernel, twins, region, available=lambda: available)
         self.drops = Drops(
             self.operations, self.kernel.invalidate_inode, self.around.disturbed)
         self.context = Context(
             self.operations, LONG, LONG, self.drops, twins=twins, around=self.around)
         self._dispatcher = Dispatcher(self.context)
-        self.node = self.write_elsewhere(CONTENT)
+        self.node = self.write_elsewhere(content)
         self.handle = self.open(os.O_RDONLY)
 
     def write_elsewhere(self, content: bytes) -> int:
@@ -83,12 +87,14 @@ class Mount:
         drive(self.other.release(handle))
         return inode.inode_id
 
-    def ask(self, opcode: int, body: bytes) -> bytes:
-        """A request that has to succeed."""
+    def _request(self, opcode: int, body: bytes) -> Request:
         head = protocol.IN_HEADER.pack(
             protocol.IN_HEADER.size + len(body), opcode, 7, self.node, 0, 0, 0, 0, 0)
-        answer = self._dispatcher.answer(
-            Request(memoryview(head + body), memoryview(bytearray(REGION))))
+        return Request(memoryview(head + body), memoryview(bytearray(REGION)))
+
+    def ask(self, opcode: int, body: bytes) -> bytes:
+        """A request that has to succeed."""
+        answer = self._dispatcher.answer(self._request(opcode, body))
         assert answer is not None
         assert not isinstance(answer, int), os.strerror(answer)
         return bytes(answer)
@@ -103,10 +109,17 @@ class Mount:
         return self.ask(Opcode.READ, protocol.READ_IN.pack(
             self.handle, page * PAGE, PAGE, 0, 0, flags, 0))
 
+    def read_together(self, pages: list[int]) -> list[bytes]:
+        """As `read`, of many that are asked for in one message."""
+        answers = self._dispatcher.answer_reads([
+            self._request(Opcode.READ, protocol.READ_IN.pack(
+                self.handle, page * PAGE, PAGE, 0, 0, os.O_RDONLY, 0)) for page in pages])
+        return [bytes(answer) for answer in answers if isinstance(answer, memoryview)]
+
     def settle(self) -> None:
-        """Waits until nothing is being fetched."""
+        """Waits until nothing is being fetched, and every thread is free to."""
         end = time.monotonic() + WAIT_S
-        while self.around._under_way:
+        while self.around._under_way or self.around._threads:
             assert time.monotonic() < end
             time.sleep(0.001)
 
@@ -227,3 +240,81 @@ def test_who_cannot_wait_any_longer_has_the_piece_taken_away(
     with mount.held_at_a_store():
         mount.around.disturbed(mount.node)
     assert not mount.kernel.pages
+
+
+class Dense(Mount):
+    """A file whose samples have been dense, and which reads of it were asked for alone."""
+
+    def __init__(self) -> None:
+        super().__init__(region=SMALL_REGION, content=DENSE_CONTENT)
+        self.alone: list[int] = []
+        for page in (0, 8, 16, 24, 32, 40, 48, 56, 64):  # two of four regions, and the probe
+            self.read(page)
+        self.settle()
+        self._read_alone = self.operations.read
+        self.operations.read = self._note  # type: ignore[method-assign]
+
+    async def _note(
+        self, handle: int, offset: int, size: int, room: memoryview | None = None
+    ) -> memoryview:
+        self.alone.append(offset // PAGE)
+        return await self._read_alone(handle, offset, size, room)
+
+    def check(self, page: int) -> None:
+        """A read of a page brings what is there."""
+        assert self.read(page) == DENSE_CONTENT[page * PAGE : (page + 1) * PAGE]
+
+
+def test_where_samples_are_dense_the_first_is_answered_from_its_region() -> None:
+    mount = Dense()
+    assert len(mount.kernel.pages) == 4 * 16, "the probe's region waits"
+    mount.check(85)
+    mount.settle()
+    assert mount.alone == []
+    assert len(mount.kernel.pages) == 5 * 16
+    assert mount.kernel.pages[95 * PAGE] == DENSE_CONTENT[95 * PAGE : 96 * PAGE]
+
+
+def test_no_read_waits_behind_what_is_being_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread may have been left reads that hold the very pages locked that are stored."""
+    monkeypatch.setattr(around_module, "WAIT_S", 10 * WAIT_S)
+    mount = Dense()
+    storing = threading.Semaphore(0)
+    go = threading.Event()
+
+    def wait() -> None:
+        storing.release()
+        assert go.wait(WAIT_S)
+
+    mount.kernel.before = wait
+    try:
+        for number in range(around_module.THREADS_MAX):
+            mount.check(80 + 16 * number)
+            assert storing.acquire(timeout=WAIT_S)
+        assert mount.alone == []
+        began = time.monotonic()
+        mount.check(80 + 16 * around_module.THREADS_MAX)
+        assert time.monotonic() - began < WAIT_S
+        assert mount.alone == [80 + 16 * around_module.THREADS_MAX]
+    finally:
+        go.set()
+    mount.settle()
+    assert 80 + 16 * around_module.THREADS_MAX in {at // PAGE for at in mount.kernel.pages}
+
+
+def test_a_first_read_is_asked_for_alone_where_its_region_may_not_be_given() -> None:
+    mount = Dense()
+    mount.open(os.O_RDWR)
+    mount.check(85)
+    mount.settle()
+    assert mount.alone == [85]
+    assert len(mount.kernel.pages) == 4 * 16
+
+
+def test_reads_of_a_region_on_its_way_do_not_count_as_lost_by_the_kernel() -> None:
+    mount = Mount()
+    with mount.held_at_a_store():
+        wanted = list(range(20, 36, 2))
+        assert mount.read_together(wanted) == [
+            CONTENT[page * PAGE : (page + 1) * PAGE] for page in wanted]
+        assert len(mount.around._under_way[mount.node]) == 1

@@ -2,7 +2,11 @@
 
 Layer: shell. Which ones, the core says (client/core/read_around.py). A region is read as any other
 bytes and stored into the kernel's pages (FUSE_NOTIFY_STORE), by threads of its own, as the kernel
-holds pages locked that it waits for. A read that comes meanwhile waits for the fetch.
+holds pages locked that it waits for. A read that comes meanwhile waits for the fetch, and where
+the file's samples are dense so does the one that brought it about, instead of being asked for by
+itself. A read only ever waits for a region that a thread has turned to, so for its being read and
+never behind a region that is being stored: that may wait for pages which are locked until this very
+read is answered, or others that were left to its thread (`gathering`).
 
 What is stored must not be older than what the kernel was told of, and must not lie over what
 somebody here has written. So a file that is open for writing here, or whose pages have twins, is
@@ -35,7 +39,7 @@ from luciole.log import get_logger
 from luciole.runtime import drive
 
 log = get_logger("fuse")
-THREADS_MAX = 2
+THREADS_MAX = 4
 QUEUE_MAX = 64  # regions that wait; more are not fetched
 WAIT_S = 1.0
 PIECE_BYTES = 256 * 1024  # stored at once
@@ -61,7 +65,7 @@ class Fetch:
         self.offset = offset
         self.end = end
         self.void = False
-        self.started = False
+        self.started = False  # a thread reads it, or is about to and has nothing else to do
         self.lock = threading.Lock()
         self.come = threading.Event()  # it was read, or will not be
         self.data: memoryview | None = None
@@ -72,7 +76,9 @@ class Fetch:
 
     def part(self, offset: int, size: int) -> memoryview | None:
         """Those bytes once they are there; None: they are to be asked for."""
-        if not self.started or not self.come.wait(WAIT_S) or self.void or self.data is None:
+        if not self.started or offset + size > self.end:
+            return None
+        if not self.come.wait(WAIT_S) or self.void or self.data is None:
             return None
         begin = offset - self.offset
         found = self.data[begin : begin + size]
@@ -108,24 +114,30 @@ class Around:
         self._threads = 0
         self._under_way: dict[int, list[Fetch]] = {}
 
-    def asked(self, inode_id: int, handle: int, offset: int, size: int) -> None:
-        """The kernel asked for bytes of a file. Waits for nothing."""
+    def asked(self, inode_id: int, handle: int, offset: int, size: int) -> Fetch | None:
+        """The kernel asked for bytes of a file. Waits for nothing.
+
+        Returns the fetch that will bring them, where that is worth waiting for.
+        """
         if 2 * size >= self._size:
-            return
+            return None
         with self._guard:
-            begin = self._core.asked(inode_id, offset, size)
-        if begin is None or self._twins.keeps(inode_id) or not self._fits(handle, begin):
-            return
+            wanted = self._core.asked(inode_id, offset, size)
+        if (wanted is None or self._twins.keeps(inode_id)
+                or not self._fits(handle, wanted.begin)):
+            return None
         with self._guard:
             if len(self._queue) == QUEUE_MAX:
-                return
-            fetch = Fetch(inode_id, handle, begin, begin + self._size)
+                return None
+            fetch = Fetch(inode_id, handle, wanted.begin, wanted.begin + self._size)
             self._under_way.setdefault(inode_id, []).append(fetch)
             self._queue.append(fetch)
             if self._threads == THREADS_MAX:
-                return
+                return None
             self._threads += 1
+            fetch.started = True  # whoever ends leaves no fetch behind, so this thread is for it
         trio.lowlevel.start_thread_soon(self._run, lambda outcome: outcome.unwrap())
+        return fetch if wanted.dense else None
 
     def _fits(self, handle: int, begin: int) -> bool:
         """Whether the file is there from `begin` on, and the kernel could keep all of it."""

@@ -106,25 +106,16 @@ def _fetched(
     context: Context, node: int, fields: tuple[int, ...], room: memoryview | None
 ) -> memoryview | None:
     """What a read finds in a region that is being fetched; None: it is to be asked for."""
-    _, offset, size, *_ = fields
-    fetch = None if context.around is None else context.around.covering(node, offset, size)
-    if fetch is None:
-        _note_asked(context, node, fields)
+    handle, offset, size, _, _, flags, _ = fields
+    around = context.around
+    if around is None or room is None or passes_pages(flags):
         return None
-    if room is None or passes_pages(fields[5]):
-        return None
-    found = fetch.part(offset, size)
+    fetch = around.covering(node, offset, size) or around.asked(node, handle, offset, size)
+    found = None if fetch is None else fetch.part(offset, size)
     if found is None:
         return None
     room[:size] = found
     return room[:size]
-
-
-def _note_asked(context: Context, node: int, fields: tuple[int, ...]) -> None:
-    """A read is going to be asked for: perhaps its region is to be fetched."""
-    handle, offset, size, _, _, flags, _ = fields
-    if context.around is not None and not passes_pages(flags):
-        context.around.asked(node, handle, offset, size)
 
 
 async def read_together(
@@ -135,8 +126,7 @@ async def read_together(
     Each has a room, and a body of READ_IN at least (`small_read`).
     """
     asked = [request.fields(protocol.READ_IN) for request in requests]
-    for request, fields in zip(requests, asked, strict=True):
-        _note_asked(context, request.node, fields)
+    _note_asked(context, requests, asked)
     staged = [context.drops.staged(request.node) for request in requests]
     rooms = [_room_of(request)[: fields[2]]
              for request, fields in zip(requests, asked, strict=True)]
@@ -151,6 +141,18 @@ async def read_together(
         _given(context, requests[number], data, staged[number])
         answers.append(data)
     return answers
+
+
+def _note_asked(
+    context: Context, requests: Sequence[Request], asked: list[tuple[int, ...]]
+) -> None:
+    """Reads are going to be asked for: perhaps their regions are to be fetched."""
+    around = context.around
+    if around is None:
+        return
+    for request, (handle, offset, size, _, _, flags, _) in zip(requests, asked, strict=True):
+        if not passes_pages(flags) and around.covering(request.node, offset, size) is None:
+            around.asked(request.node, handle, offset, size)
 
 
 def small_read(request: Request) -> bool:
