@@ -5,6 +5,9 @@ is noticed there at once, and what does not fit into a message goes that way. On
 queue pair at a time. Two receives are always posted, and one frame is under way in each direction,
 so a peer that keeps the protocol never finds none.
 
+Bytes that are written to the peer leave with the message that tells of them, in one call to the
+card, and one completion tells of both.
+
 Waiting polls for completions for a moment, then arms the completion channel and sleeps on it and on
 the TCP connection until the deadline. A completion that failed, like a connection that ended, is
 a ConnectionError; the queue pair is then to be closed. Closing it returns when the card no longer
@@ -18,7 +21,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +34,7 @@ from luciole.rpc.rdma_table import Card
 FRAME_BYTES = 16 * 1024
 _RECEIVES = 2
 _SEND, _BULK = _RECEIVES, _RECEIVES + 1  # work request ids; the lower ones number receives
+_MESSAGE = -1  # what is waited for, if no request is
 _CHAIN = 64  # bulk requests handed over at once; the last one tells when all are done
 _CHAINS = 2
 # On one processor the peer runs only while this thread does not.
@@ -94,6 +98,7 @@ class QueuePair:
         self._outstanding = [0] * (_BULK + 1)
         self._arrived: deque[tuple[int, int]] = deque()
         self._requests: dict[_Local, Any] = {}
+        self._behind: list[Bulk] = []  # to be written with the next message
         self._sequence = int.from_bytes(os.urandom(3), "little")
         e = self._verbs.e
         self._access = e.IBV_ACCESS_REMOTE_READ | e.IBV_ACCESS_REMOTE_WRITE if reachable else 0
@@ -150,6 +155,8 @@ class QueuePair:
         if not managed:
             self._post_receives()
         self._outgoing = self._memory[_RECEIVES * FRAME_BYTES :]
+        self._outgoing_address = self._address + _RECEIVES * FRAME_BYTES
+        self._send_code, self._write_code = e.IBV_WR_SEND, e.IBV_WR_RDMA_WRITE
         self._signaled = int(e.IBV_SEND_SIGNALED)
         self._solicited = self._signaled | int(e.IBV_SEND_SOLICITED)
 
@@ -248,10 +255,12 @@ class QueuePair:
         for buffer in buffers:
             begin, end = end, end + len(buffer)
             self._outgoing[begin:end] = buffer
-        local = _Local(
-            _SEND, self._verbs.e.IBV_WR_SEND, self._address + _RECEIVES * FRAME_BYTES, end,
-            self._registered.local_key, self._solicited)
-        self._post(self._request(local), _SEND)
+        request = self._request(_Local(
+            _SEND, self._send_code, self._outgoing_address, end, self._registered.local_key,
+            self._solicited))
+        pieces, self._behind = self._behind, []
+        chain = self._chain(self._write_code, pieces, request)
+        self._post(chain[-1], _SEND)
 
     def take(self) -> memoryview:
         """The message that `wait` found. It is valid until `give_back`."""
@@ -261,7 +270,10 @@ class QueuePair:
     def give_back(self) -> None:
         """The message that was taken is done with."""
         slot, _ = self._arrived.popleft()
-        self._call(self._pair.post_recv, self._receives[slot])
+        try:
+            self._pair.post_recv(self._receives[slot])
+        except Exception as failure:
+            raise self._failed(failure) from failure
 
     def wait(self, deadline: float) -> bool:
         """Waits for a message (True), or for something on the TCP connection (False).
@@ -269,7 +281,7 @@ class QueuePair:
         Raises TimeoutError or ConnectionError.
         """
         while not self._arrived:
-            if not self._sleep(self._poll, deadline, lambda: bool(self._arrived)):
+            if not self._sleep(_MESSAGE, 0, deadline):
                 return False
         return True
 
@@ -278,36 +290,48 @@ class QueuePair:
     def read(self, pieces: Sequence[Bulk], deadline: float) -> None:
         """Reads from the peer's memory; done when it returns. Raises as `send`."""
         self._transfer(self._verbs.e.IBV_WR_RDMA_READ, pieces, deadline)
-        self.flush(deadline)
+        self._settle(_BULK, 0, deadline)
 
     def write(self, pieces: Sequence[Bulk], deadline: float) -> None:
-        """Begins to write to the peer's memory: it is there before the next message arrives.
+        """Writes to the peer's memory with the next message: it is there before that arrives.
 
         The local memory may be used again after `flush`. Raises as `send`.
         """
-        self._transfer(self._verbs.e.IBV_WR_RDMA_WRITE, pieces, deadline)
+        last = max(0, len(pieces) - _CHAIN)
+        self._transfer(self._write_code, pieces[:last], deadline)
+        self._behind += pieces[last:]
 
     def flush(self, deadline: float) -> None:
         """Waits until the card is done with everything. Raises as `send`."""
+        if self._behind:
+            pieces, self._behind = self._behind, []
+            self._transfer(self._write_code, pieces, deadline)
         self._settle(_BULK, 0, deadline)
         self._settle(_SEND, 0, deadline)
 
     def _transfer(self, opcode: int, pieces: Sequence[Bulk], deadline: float) -> None:
         for begin in range(0, len(pieces), _CHAIN):
             self._settle(_BULK, _CHAINS - 1, deadline)
-            some = pieces[begin : begin + _CHAIN]
-            chain: list[Any] = []  # a request does not keep the next one alive
-            for piece in reversed(some):
-                local = _Local(
-                    _BULK, opcode, piece.local, piece.length, piece.local_key,
-                    0 if chain else self._signaled)
-                # One that stands alone may be posted again as it is.
-                request = self._request(local) if len(some) == 1 else self._make_request(local)
-                request.set_wr_rdma(piece.remote_key, piece.remote)
-                if chain:
-                    request.next_wr = chain[-1]
-                chain.append(request)
+            chain = self._chain(opcode, pieces[begin : begin + _CHAIN], None)
             self._post(chain[-1], _BULK)
+
+    def _chain(self, opcode: int, pieces: Sequence[Bulk], message: Any) -> list[Any]:
+        """Requests, last one first; it is to be kept until the last of the list is posted.
+
+        They end with `message`, which tells when all are done; else the last piece does.
+        """
+        chain: list[Any] = [] if message is None else [message]  # none keeps the next one alive
+        for piece in reversed(pieces):
+            local = _Local(
+                _BULK, opcode, piece.local, piece.length, piece.local_key,
+                0 if chain else self._signaled)
+            # One that stands alone may be posted again: what differs is set each time.
+            request = self._request(local) if len(pieces) == 1 else self._make_request(local)
+            request.set_wr_rdma(piece.remote_key, piece.remote)
+            if chain:
+                request.next_wr = chain[-1]
+            chain.append(request)
+        return chain
 
     def _request(self, local: _Local) -> Any:
         """A request for the card; the one of before if there was one.
@@ -331,19 +355,24 @@ class QueuePair:
     def _post(self, request: object, kind: int) -> None:
         if self._broken:
             raise ConnectionResetError(f"{self._source}: the queue pair is broken")
-        self._call(self._pair.post_send, request)
+        try:
+            self._pair.post_send(request)
+        except Exception as failure:
+            raise self._failed(failure) from failure
         self._outstanding[kind] += 1
 
-    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        try:
-            return function(*arguments)
-        except Exception as failure:
-            raise ConnectionAbortedError(f"{self._source}: {failure}") from failure
+    def _failed(self, failure: Exception) -> ConnectionAbortedError:
+        return ConnectionAbortedError(f"{self._source}: {failure}")
 
     def _reap(self) -> None:
-        count, completions = self._call(self._completions.poll, 8)
-        for completion in completions[:count]:
-            status, kind = int(completion.status), int(completion.wr_id)
+        try:
+            count, completions = self._completions.poll(8)
+        except Exception as failure:
+            raise self._failed(failure) from failure
+        if not count:
+            return
+        for completion in completions:
+            status, kind = completion.status, completion.wr_id
             if status:
                 self._broken = True
                 name = self._verbs.e.ibv_wc_status(status).name
@@ -359,37 +388,57 @@ class QueuePair:
         A peer that is gone fails them within seconds, so the TCP connection is not asked.
         """
         while self._outstanding[kind] > limit:
-            self._sleep(self._poll_card, deadline, lambda: self._outstanding[kind] <= limit)
+            self._sleep(kind, limit, deadline)
 
-    def _sleep(self, poll: select.poll, deadline: float, done: Callable[[], bool]) -> bool:
-        """Waits until `done`, or a completion came; False if the socket has something instead."""
-        spin_until = time.monotonic() + _SPIN_S
-        while True:
-            self._reap()
-            if done():
-                return True
-            if time.monotonic() >= spin_until:
-                break
-            os.sched_yield()
+    def _done(self, kind: int, limit: int) -> bool:
+        return bool(self._arrived) if kind == _MESSAGE else self._outstanding[kind] <= limit
+
+    def _sleep(self, kind: int, limit: int, deadline: float) -> bool:
+        """Waits until a message is there, or at most `limit` posts of another kind outstanding, or
+        a completion came; False if the socket has something instead."""
+        if _SPIN_S and self._spin(kind, limit):
+            return True
         # Whoever waits for a message is not to be woken when his own was received. Soft-iWARP takes
         # that too far, and rings for no message at all.
-        solicited = poll is self._poll and not self._device.iwarp
-        self._call(self._completions.req_notify, solicited)
+        waits = kind == _MESSAGE
+        try:
+            self._completions.req_notify(waits and not self._device.iwarp)
+        except Exception as failure:
+            raise self._failed(failure) from failure
         self._reap()  # what came before the channel was armed rings no bell
-        if done():
+        if self._done(kind, limit):
             return True
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError("deadline passed")
         # Soft-RoCE rings no bell for the failure of what was sent to a waiter for messages.
-        limit = min(remaining, _LOOK_S) if any(self._outstanding) else remaining
-        woken = [file for file, _ in poll.poll(limit * 1000 + 1)]
-        if self._file in woken:
-            self._call(self._channel.get_cq_event, self._completions)
-            self._completions.ack_events(1)
+        if remaining > _LOOK_S and any(self._outstanding):
+            remaining = _LOOK_S
+        poll = self._poll if waits else self._poll_card
+        woken = poll.poll(remaining * 1000 + 1)
+        if any(file == self._file for file, _ in woken):
+            self._take_event()
             return True
         self._reap()  # the last words of a peer that then hung up
-        return done() or not woken
+        return not woken or self._done(kind, limit)
+
+    def _spin(self, kind: int, limit: int) -> bool:
+        """As `_sleep`, for a moment and without sleeping; False if nothing came."""
+        spin_until = time.monotonic() + _SPIN_S
+        while True:
+            self._reap()
+            if self._done(kind, limit):
+                return True
+            if time.monotonic() >= spin_until:
+                return False
+            os.sched_yield()
+
+    def _take_event(self) -> None:
+        try:
+            self._channel.get_cq_event(self._completions)
+            self._completions.ack_events(1)
+        except Exception as failure:
+            raise self._failed(failure) from failure
 
     def linger(self, seconds: float) -> None:
         """Gives what was sent some time to arrive, unless it is broken."""
