@@ -44,18 +44,20 @@ class Work(NamedTuple):
 def look(starter: int, seen: dict[int, tuple[float, float]]) -> Work:
     """What the guest that `starter` began has worked; `seen` remembers those that ended."""
     parents: dict[int, int] = {}
+    now: dict[int, tuple[float, float]] = {}
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):  # no process, or it ended
             name, _, rest = (entry / "stat").read_text().rpartition(")")
             words = rest.split()
             parents[int(entry.name)] = int(words[1])
             if name.rpartition("(")[2].startswith("linux"):  # the guest's kernel, or one of its own
-                seen[int(entry.name)] = int(words[11]) / TICKS, int(words[12]) / TICKS
+                now[int(entry.name)] = int(words[11]) / TICKS, int(words[12]) / TICKS
     below = {starter}
     for pid in sorted(parents):  # children have higher numbers, but for a wrap
         if parents[pid] in below:
             below.add(pid)
-    ours = [pid for pid in seen if pid in below or pid not in parents]
+    seen.update((pid, work) for pid, work in now.items() if pid in below)  # not other guests'
+    ours = list(seen)
     kernels = {pid for pid in ours if pid in parents and parents[pid] not in seen}
     return Work(
         sum(seen[pid][0] for pid in ours if pid not in kernels),
