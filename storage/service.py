@@ -278,7 +278,7 @@ class StorageService:
                     return storage_pb2.ReadResult(length=count)
             elif io.unverified and not io.version:
                 # Bytes that travel, and a caller who compares them: once is enough.
-                found = target.engine.read_unverified(io.chunk_id, io.offset, room)
+                found = await target.engine.read_unverified(io.chunk_id, io.offset, room)
                 if found is not None:
                     self._fence.check()
                     return storage_pb2.ReadResult(

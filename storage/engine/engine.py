@@ -231,12 +231,13 @@ class BlockEngine:
             return None
         return locate_content(self._disk, clean.version, clean.checksums, offset, size)
 
-    def read_unverified(self, chunk_id: bytes, offset: int, room: memoryview) -> ReadOutcome | None:
+    async def read_unverified(
+        self, chunk_id: bytes, offset: int, room: memoryview
+    ) -> ReadOutcome | None:
         """See ChunkEngine."""
         clean = self._clean.get(chunk_id) or self._look_up(chunk_id)
-        if clean is None:
-            return None
-        return read_unverified(self._disk, clean.version, clean.checksums, offset, room)
+        return None if clean is None else read_unverified(
+            self._disk, clean.version, clean.checksums, offset, room)
 
     def _read_pieces(
         self, chunk_id: bytes, clean: Clean, offset: int, room: memoryview

@@ -113,7 +113,7 @@ class ChunkEngine(Protocol):
         for other bytes at any moment: whoever receives them is to compare the checksums.
         """
 
-    def read_unverified(
+    async def read_unverified(
         self, chunk_id: bytes, offset: int, room: memoryview
     ) -> ReadOutcome | None:
         """As `locate_clean`, of what need not be in memory: fills `room` with it, unverified.
