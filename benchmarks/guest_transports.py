@@ -2,9 +2,13 @@
 
 The guest is User-Mode Linux: what its processes do in user mode runs in processes of this machine,
 one for each, and its kernel in another one. So this machine's count of their user time tells apart
-what the guest cannot: the programs' own work (Python, copies, checksums; client, service and what
-else runs), the work of the guest's kernel (system calls, TCP, and all that Soft-RoCE does in place
-of a card), and what User-Mode Linux costs (their system time here: traps, switches, page tables).
+what the guest cannot: the programs' own work (Python, copies, checksums), the work of the guest's
+kernel (system calls, TCP, and all that Soft-RoCE does in place of a card), and what User-Mode Linux
+costs (their system time here: traps, switches, page tables).
+
+A cluster works when nothing is asked of it, too, and a transport that is slow here, for its card is
+software, would have more of that for each GiB. So turns in which nothing is asked tell what a
+second of it costs, and the table is of what was worked beyond that.
 """
 
 from __future__ import annotations
@@ -40,18 +44,20 @@ class Work(NamedTuple):
 def look(starter: int, seen: dict[int, tuple[float, float]]) -> Work:
     """What the guest that `starter` began has worked; `seen` remembers those that ended."""
     parents: dict[int, int] = {}
+    now: dict[int, tuple[float, float]] = {}
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):  # no process, or it ended
             name, _, rest = (entry / "stat").read_text().rpartition(")")
             words = rest.split()
             parents[int(entry.name)] = int(words[1])
-            if name.endswith("(linux"):
-                seen[int(entry.name)] = int(words[11]) / TICKS, int(words[12]) / TICKS
+            if name.rpartition("(")[2].startswith("linux"):  # the guest's kernel, or one of its own
+                now[int(entry.name)] = int(words[11]) / TICKS, int(words[12]) / TICKS
     below = {starter}
     for pid in sorted(parents):  # children have higher numbers, but for a wrap
         if parents[pid] in below:
             below.add(pid)
-    ours = [pid for pid in seen if pid in below or pid not in parents]
+    seen.update((pid, work) for pid, work in now.items() if pid in below)  # not other guests'
+    ours = list(seen)
     kernels = {pid for pid in ours if pid in parents and parents[pid] not in seen}
     return Work(
         sum(seen[pid][0] for pid in ours if pid not in kernels),
@@ -82,6 +88,15 @@ class Sampler(threading.Thread):
         return Work(*(late - early for early, late in zip(first, last, strict=True)))
 
 
+def rested(turns: list[tuple[str, str, float, float, int]], sampler: Sampler) -> Work:
+    """What a second costs in which nothing is asked."""
+    works = [(sampler.between(begin, end), end - begin) for _, _, begin, end, count in turns
+             if not count]
+    assert works, "the guest told of no turns"
+    return Work(*(sum(parts) / sum(seconds for _, seconds in works)
+                  for parts in zip(*(work for work, _ in works), strict=True)))
+
+
 def main() -> None:
     """Runs it there, with the same options, and adds a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guest_transports")
@@ -101,9 +116,15 @@ def main() -> None:
             else:
                 print(line, end="", flush=True)
     found: dict[tuple[str, str], list[Work]] = defaultdict(list)
+    rest = rested(turns, sampler)
     for what, name, begin, end, count in turns:
-        work = sampler.between(begin, end)
-        found[what, name].append(Work(*(part * GIB / count for part in work)))
+        if count:
+            work = sampler.between(begin, end)
+            found[what, name].append(Work(*(
+                (part - idle * (end - begin)) * GIB / count
+                for part, idle in zip(work, rest, strict=True))))
+    print("nothing asked, for each second: programs {:.3f}, the guest's kernel {:.3f}, "
+          "User-Mode Linux {:.3f}".format(*rest))
     for (what, name), works in found.items():
         programs, kernel, cost = (statistics.median(column) for column in zip(*works, strict=True))
         print(f"{what:10} {name:5} s/GiB: programs {programs:8.2f}, the guest's kernel "

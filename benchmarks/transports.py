@@ -45,6 +45,7 @@ from luciole.rpc.rdma_device import Settings, choose
 
 GIB = 1 << 30
 SMALL = 4096
+SIZES = {"read": MIB, "write": MIB, "read_small": SMALL}
 FILE_BYTES = 64 * MIB
 SMALL_SPAN = 32 * MIB
 COUNTED = 24  # operations under strace
@@ -165,18 +166,24 @@ def show(name: str, what: str, size: int, turns: list[Cost], calls: str) -> None
 
 
 def compare(
-    operations: dict[str, Operations], service: int, seconds: float, rounds: int, turns: bool
+    operations: dict[str, Operations], service: int, options: argparse.Namespace
 ) -> None:
     """All kinds of operations over all transports in turn."""
+    seconds: float = options.seconds
+
     def tell(what: str, name: str, *facts: float) -> None:
-        if turns:
+        if options.turns:
             print("turn", json.dumps([what, name, *facts]), flush=True)
 
-    for what, size in (("read", MIB), ("write", MIB), ("read_small", SMALL)):
+    for what in options.kinds.split(","):
+        size = SIZES[what]
         found: dict[str, list[Cost]] = {name: [] for name in operations}
         for each in operations.values():
             getattr(each, what)()
-        for _ in range(rounds):
+        for _ in range(options.rounds):
+            at = time.time()
+            time.sleep(seconds)
+            tell(what, "rest", at, time.time(), 0)
             for name, each in operations.items():
                 found[name].append(measure(
                     getattr(each, what), size, service, seconds, partial(tell, what, name)))
@@ -193,6 +200,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", action="store_true", help="tell when each begins and ends")
     parser.add_argument("--transports", default="shm,rdma,tcp")
+    parser.add_argument("--kinds", default=",".join(SIZES), help="what is measured, of these")
     options = parser.parse_args()
     wanted: list[Transport] = options.transports.split(",")
     with running(Shape(nodes=1, replicas=1, targets_per_node=1)) as cluster:
@@ -209,7 +217,7 @@ def main() -> None:
                 print(f"{name}: {failure.message}", file=sys.stderr)
                 continue
             operations[name] = Operations(file, fs.buffer(MIB))
-        compare(operations, record.pid, options.seconds, options.rounds, options.turns)
+        compare(operations, record.pid, options)
     try:
         _, source = choose(Settings(), "")
     except FsError as failure:

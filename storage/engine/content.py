@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from luciole.checksum import BLOCK_SIZE
+from luciole.errors import FsError
 from luciole.proto.services import FileRange
-from luciole.storage.engine.interface import Located
+from luciole.storage.engine.interface import Located, ReadOutcome
 from luciole.storage.engine.ports import BlockDisk
 from luciole.storage.engine.records import Block, StoredVersion
 
@@ -75,7 +76,42 @@ def read_content(
 def locate_content(
     disk: BlockDisk, version: StoredVersion, checksums: Sequence[int], offset: int, size: int
 ) -> Located | None:
-    """Where `size` bytes from `offset` lie, short at the end; None: they are to be read.
+    """Where `size` bytes from `offset` lie, short at the end; None: they are to be read."""
+    found = _whole_pieces(version, checksums, offset, size)
+    if found is None:
+        return None
+    end, wanted = found
+    ranges: list[FileRange] = []
+    for place in places(version, offset, end):
+        cached = disk.locate_cached(place.block, place.offset, place.end - place.begin)
+        if cached is None:
+            return None
+        ranges.append(cached)
+    return Located(end - offset, version.number, wanted, ranges)
+
+
+def read_unverified(
+    disk: BlockDisk, version: StoredVersion, checksums: Sequence[int], offset: int,
+    room: memoryview,
+) -> ReadOutcome | None:
+    """Fills `room` from `offset`, short at the end, and compares nothing; None: it does not go."""
+    found = _whole_pieces(version, checksums, offset, len(room))
+    if found is None:
+        return None
+    end, wanted = found
+    try:
+        count = read_content(disk, version, offset, [room[: end - offset]])
+    except FsError:
+        return None
+    if count < end - offset:
+        return None
+    return ReadOutcome(count, version.number, tuple(wanted))
+
+
+def _whole_pieces(
+    version: StoredVersion, checksums: Sequence[int], offset: int, size: int
+) -> tuple[int, Sequence[int]] | None:
+    """Where `size` bytes from `offset` end in the content, and their checksums as stored.
 
     Only whole pieces, the last one of the content perhaps short, have `checksums` of their own.
     """
@@ -83,14 +119,7 @@ def locate_content(
     whole = not offset % BLOCK_SIZE and (not end % BLOCK_SIZE or end == version.length)
     if not whole or end - offset < BLOCK_SIZE or version.block is None:
         return None
-    ranges: list[FileRange] = []
-    for place in places(version, offset, end):
-        found = disk.locate_cached(place.block, place.offset, place.end - place.begin)
-        if found is None:
-            return None
-        ranges.append(found)
-    wanted = checksums[offset // BLOCK_SIZE : -(-end // BLOCK_SIZE)]
-    return Located(end - offset, version.number, wanted, ranges)
+    return end, checksums[offset // BLOCK_SIZE : -(-end // BLOCK_SIZE)]
 
 
 def copy_content(

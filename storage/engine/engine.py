@@ -36,7 +36,7 @@ from luciole.storage.engine.checks import (
     verify_data,
 )
 from luciole.storage.engine.clean import Clean, CleanChunks
-from luciole.storage.engine.content import locate_content, place_of, read_content
+from luciole.storage.engine.content import locate_content, place_of, read_content, read_unverified
 from luciole.storage.engine.interface import (
     Applied,
     ChannelKey,
@@ -68,6 +68,7 @@ from luciole.storage.engine.records import (
     encode_floor,
     encode_record,
     encode_session,
+    state_of,
     undo_key,
 )
 from luciole.storage.engine.staging import Stager
@@ -178,7 +179,7 @@ class BlockEngine:
         """See ChunkEngine."""
         check_chunk_id(chunk_id)
         value = self._store.get(chunk_key(chunk_id))
-        return None if value is None else _state(chunk_id, decode_record(value))
+        return None if value is None else state_of(chunk_id, decode_record(value))
 
     async def read(
         self, chunk_id: bytes, offset: int, buffer: memoryview, *, pending: bool = False
@@ -229,6 +230,14 @@ class BlockEngine:
         if clean is None:
             return None
         return locate_content(self._disk, clean.version, clean.checksums, offset, size)
+
+    async def read_unverified(
+        self, chunk_id: bytes, offset: int, room: memoryview
+    ) -> ReadOutcome | None:
+        """See ChunkEngine."""
+        clean = self._clean.get(chunk_id) or self._look_up(chunk_id)
+        return None if clean is None else read_unverified(
+            self._disk, clean.version, clean.checksums, offset, room)
 
     def _read_pieces(
         self, chunk_id: bytes, clean: Clean, offset: int, room: memoryview
@@ -377,7 +386,7 @@ class BlockEngine:
         for key, value in self._store.scan(chunk_key(begin), stop):
             if len(found) == limit:
                 return found, True
-            found.append(_state(key[1:], decode_record(value)))
+            found.append(state_of(key[1:], decode_record(value)))
         return found, False
 
     async def remove_range(self, begin: bytes, end: bytes, limit: int) -> tuple[int, bool]:
@@ -589,11 +598,3 @@ class BlockEngine:
 
 
 _NOTHING = memoryview(b"")
-
-
-def _state(chunk_id: bytes, record: Record) -> ChunkState:
-    committed, pending = record.committed, record.pending
-    return ChunkState(
-        chunk_id, committed.public() if committed is not None else None,
-        pending.public() if pending is not None else None,
-        crc32c(committed.checksums) if committed is not None else 0, record.allocated())

@@ -113,6 +113,14 @@ class ChunkEngine(Protocol):
         for other bytes at any moment: whoever receives them is to compare the checksums.
         """
 
+    async def read_unverified(
+        self, chunk_id: bytes, offset: int, room: memoryview
+    ) -> ReadOutcome | None:
+        """As `locate_clean`, of what need not be in memory: fills `room` with it, unverified.
+
+        None: `read` it, which tells what is wrong.
+        """
+
     def read_clean(
         self, reads: Sequence[CleanRead], rooms: Sequence[memoryview]
     ) -> list[int | None]:

@@ -45,9 +45,10 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from luciole.checksum import crc32c
 from luciole.errors import FsError, Kind
 from luciole.storage.engine.blockmath import class_bytes, unpack
-from luciole.storage.engine.interface import Applied, Tag, Version
+from luciole.storage.engine.interface import Applied, ChunkState, Tag, Version
 
 FORMAT = 2
 MARKER_KEY = b"m"
@@ -224,6 +225,15 @@ def encode_session(session: Session) -> bytes:
 def decode_session(value: bytes) -> Session:
     """The session of a value."""
     return _decode(_sessions, value)
+
+
+def state_of(chunk_id: bytes, record: Record) -> ChunkState:
+    """What a record says of its chunk."""
+    committed, pending = record.committed, record.pending
+    return ChunkState(
+        chunk_id, committed.public() if committed is not None else None,
+        pending.public() if pending is not None else None,
+        crc32c(committed.checksums) if committed is not None else 0, record.allocated())
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], value: bytes) -> T:

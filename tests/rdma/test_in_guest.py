@@ -22,7 +22,8 @@ GUEST_S = 2400  # a bound: it takes two to five minutes, and more with a quarter
 def test_everything_holds_over_rdma() -> None:
     done = subprocess.run(
         [HERE / "run.sh", sys.executable, "-m", "pytest", "-rs", "tests/rdma/test_rdma.py",
-         "tests/rdma/test_rdma_cm.py", "tests/rdma/test_rdma_cluster.py"],
+         "tests/rdma/test_rdma_cm.py", "tests/rdma/test_rdma_storage.py",
+         "tests/rdma/test_rdma_cluster.py"],
         cwd=HERE.parent.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=GUEST_S + 60, check=False,
         env={**os.environ, "GUEST_BUILD": "no", "GUEST_SECONDS": str(GUEST_S),

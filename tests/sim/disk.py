@@ -63,6 +63,13 @@ class SimEngine(MemoryEngine):
         await self._take()
         return await super().read(chunk_id, offset, buffer, pending=pending)
 
+    async def read_unverified(
+        self, chunk_id: bytes, offset: int, room: memoryview
+    ) -> ReadOutcome | None:
+        """See ChunkEngine."""
+        await self._take()
+        return await super().read_unverified(chunk_id, offset, room)
+
     async def stage(
         self, chunk_id: bytes, version: int, update: Update, data: memoryview
     ) -> Version:

@@ -1,5 +1,6 @@
-"""Reads that are sent from block files unread, over real sockets: what arrives is right or refused.
+"""Reads that travel unverified, over real sockets: what arrives is right or refused.
 
+Block files are sent unread, or read where the system does not tell what its page cache holds.
 What changes between the look at a chunk and the sending of its files is done at that very moment:
 when the page cache is asked what it holds.
 """
@@ -15,6 +16,7 @@ import pytest
 from luciole.client.core.layout import chunk_id
 from luciole.errors import FsError, Kind
 from luciole.proto.services import STORAGE, Caller
+from luciole.rpc.rdma_device import Settings
 from luciole.rpc.tcp_client import BlockingCaller
 from luciole.rpc.tcp_server import FramedServer
 from luciole.runtime import drive
@@ -36,6 +38,7 @@ class Calls(FileCalls):
     def __init__(self) -> None:
         super().__init__(direct_from=0)
         self.reads = 0
+        self.blind = False  # what is in the page cache is not known
         self.then: Callable[[int, int], None] | None = None  # takes file and position
 
     def read(self, descriptor: int, views: Sequence[memoryview], position: int) -> int:
@@ -47,25 +50,29 @@ class Calls(FileCalls):
         if self.then is not None:
             then, self.then = self.then, None
             then(descriptor, position)
-        return found
+        return 0 if self.blind else found
 
 
 class ServedChain(ChainFixture):
-    """A chain whose services are reached over TCP."""
+    """A chain whose services are reached over TCP, or by a device for RDMA."""
 
-    def __init__(self, engines: Sequence[FileEngine]) -> None:
+    def __init__(
+        self, engines: Sequence[FileEngine], rdma: Settings | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self.rdma = rdma
         self.servers: list[FramedServer] = []
         self.callers: list[BlockingCaller] = []
         super().__init__(engines)
         for replica in self.replicas:
             server = FramedServer(
-                ("127.0.0.1", 0), [(STORAGE, replica.service)], cluster_id=CLUSTER,
-                name=str(replica.number), frame_s=2.0)
+                (host, 0), [(STORAGE, replica.service)], cluster_id=CLUSTER,
+                name=str(replica.number), frame_s=2.0, rdma=rdma)
             server.start()
             self.servers.append(server)
 
     def _connect(self, address: tuple[str, int]) -> Caller:
-        caller = BlockingCaller(self.servers[address[1] - 1].address, cluster_id=CLUSTER)
+        caller = BlockingCaller(
+            self.servers[address[1] - 1].address, cluster_id=CLUSTER, rdma=self.rdma)
         self.callers.append(caller)
         return caller
 
@@ -176,10 +183,29 @@ def flip(descriptor: int, position: int) -> None:
     os.pwrite(descriptor, bytes([byte[0] ^ 1]), position + 100)
 
 
+def test_what_is_read_to_travel_is_verified_once(
+    chain: ServedChain, calls: list[Calls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for own in calls:
+        own.blind = True
+    for length in (len(DATA), BLOCK, CHUNK):
+        assert chain.read(FILE, 0, length) == DATA.ljust(CHUNK, b"\0")[:length]
+    assert reads(calls) == 3
+
+    def verified(*_: object) -> None:
+        pytest.fail("the client verifies it")
+
+    for replica in chain.replicas:
+        monkeypatch.setattr(replica.engine, "_read_version", verified)
+    assert chain.read(FILE, 0, len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("blind", [False, True])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_rot_is_noticed_by_its_replica_and_repaired(
-    chain: ServedChain, calls: list[Calls], victim: int
+    chain: ServedChain, calls: list[Calls], victim: int, blind: bool
 ) -> None:
+    calls[victim].blind = blind
     calls[victim].then = flip
     for _ in range(2):
         assert chain.read(FILE, 0, len(DATA)) == DATA
@@ -229,7 +255,12 @@ def test_a_block_that_is_used_again_before_it_is_sent(
     assert drive(chain.replicas[victim].repair.run_once()) == 0  # nothing was damaged
 
 
-def test_a_file_that_ends_early_is_no_data(chain: ServedChain, calls: list[Calls]) -> None:
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_file_that_ends_early_is_no_data(
+    chain: ServedChain, calls: list[Calls], blind: bool
+) -> None:
+    calls[0].blind = blind
+
     def shorten(descriptor: int, position: int) -> None:
         os.ftruncate(descriptor, position + BLOCK + 10)
 

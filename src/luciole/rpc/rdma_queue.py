@@ -5,6 +5,9 @@ is noticed there at once, and what does not fit into a message goes that way. On
 queue pair at a time. Two receives are always posted, and one frame is under way in each direction,
 so a peer that keeps the protocol never finds none.
 
+Bytes that are written to the peer leave with the message that tells of them, in one call to the
+card, and one completion tells of both.
+
 Waiting polls for completions for a moment, then arms the completion channel and sleeps on it and on
 the TCP connection until the deadline. A completion that failed, like a connection that ended, is
 a ConnectionError; the queue pair is then to be closed. Closing it returns when the card no longer
@@ -18,7 +21,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +34,7 @@ from luciole.rpc.rdma_table import Card
 FRAME_BYTES = 16 * 1024
 _RECEIVES = 2
 _SEND, _BULK = _RECEIVES, _RECEIVES + 1  # work request ids; the lower ones number receives
+_MESSAGE = -1  # what is waited for, if no request is
 _CHAIN = 64  # bulk requests handed over at once; the last one tells when all are done
 _CHAINS = 2
 # On one processor the peer runs only while this thread does not.
@@ -40,6 +44,7 @@ _TIMEOUT = 14  # 4.096 us * 2**14 = 67 ms without an acknowledgement
 _RETRIES = 6  # 7 is "for ever" to Soft-RoCE
 _RECEIVER_NOT_READY_TIMER = 12  # 0.64 ms
 _REQUESTS_MAX = 64  # kept to be posted again
+_QUIET = 32  # messages of a caller in a row that do not report themselves: they fill the queue
 
 
 class Bulk(NamedTuple):
@@ -94,6 +99,10 @@ class QueuePair:
         self._outstanding = [0] * (_BULK + 1)
         self._arrived: deque[tuple[int, int]] = deque()
         self._requests: dict[_Local, Any] = {}
+        self._behind: list[Bulk] = []  # to be written with the next message
+        self._asks = reachable
+        self._unanswered = 0  # messages that tell nobody when they are done
+        self._quiet = 0  # such messages since one that does
         self._sequence = int.from_bytes(os.urandom(3), "little")
         e = self._verbs.e
         self._access = e.IBV_ACCESS_REMOTE_READ | e.IBV_ACCESS_REMOTE_WRITE if reachable else 0
@@ -150,8 +159,10 @@ class QueuePair:
         if not managed:
             self._post_receives()
         self._outgoing = self._memory[_RECEIVES * FRAME_BYTES :]
+        self._outgoing_address = self._address + _RECEIVES * FRAME_BYTES
+        self._send_code, self._write_code = e.IBV_WR_SEND, e.IBV_WR_RDMA_WRITE
         self._signaled = int(e.IBV_SEND_SIGNALED)
-        self._solicited = self._signaled | int(e.IBV_SEND_SOLICITED)
+        self._solicited = int(e.IBV_SEND_SOLICITED)
 
     def _post_receives(self) -> None:
         for request in self._receives:
@@ -241,6 +252,10 @@ class QueuePair:
     def send(self, buffers: Sequence[Buffer], deadline: float) -> None:
         """Sends buffers of at most FRAME_BYTES together, behind all bulk that was begun.
 
+        A caller's messages are answered, and an answer says that the message arrived; so most of
+        them need not report themselves. A card that missed an acknowledgement may send one again
+        when its place holds the next one already: the peer's card drops what it has had.
+
         Raises TimeoutError or ConnectionError.
         """
         self._settle(_SEND, 0, deadline)
@@ -248,10 +263,20 @@ class QueuePair:
         for buffer in buffers:
             begin, end = end, end + len(buffer)
             self._outgoing[begin:end] = buffer
-        local = _Local(
-            _SEND, self._verbs.e.IBV_WR_SEND, self._address + _RECEIVES * FRAME_BYTES, end,
-            self._registered.local_key, self._solicited)
-        self._post(self._request(local), _SEND)
+        quiet = self._asks and not self._behind and self._quiet < _QUIET
+        request = self._request(_Local(
+            _SEND, self._send_code, self._outgoing_address, end, self._registered.local_key,
+            self._solicited if quiet else self._solicited | self._signaled))
+        if quiet:
+            self._post(request)
+            self._quiet += 1
+            self._unanswered += 1
+            return
+        self._quiet = 0
+        pieces, self._behind = self._behind, []
+        chain = self._chain(self._write_code, pieces, request)
+        self._post(chain[-1])
+        self._outstanding[_SEND] += 1
 
     def take(self) -> memoryview:
         """The message that `wait` found. It is valid until `give_back`."""
@@ -261,7 +286,10 @@ class QueuePair:
     def give_back(self) -> None:
         """The message that was taken is done with."""
         slot, _ = self._arrived.popleft()
-        self._call(self._pair.post_recv, self._receives[slot])
+        try:
+            self._pair.post_recv(self._receives[slot])
+        except Exception as failure:
+            raise self._failed(failure) from failure
 
     def wait(self, deadline: float) -> bool:
         """Waits for a message (True), or for something on the TCP connection (False).
@@ -269,7 +297,7 @@ class QueuePair:
         Raises TimeoutError or ConnectionError.
         """
         while not self._arrived:
-            if not self._sleep(self._poll, deadline, lambda: bool(self._arrived)):
+            if not self._sleep(_MESSAGE, 0, deadline):
                 return False
         return True
 
@@ -278,36 +306,49 @@ class QueuePair:
     def read(self, pieces: Sequence[Bulk], deadline: float) -> None:
         """Reads from the peer's memory; done when it returns. Raises as `send`."""
         self._transfer(self._verbs.e.IBV_WR_RDMA_READ, pieces, deadline)
-        self.flush(deadline)
+        self._settle(_BULK, 0, deadline)
 
     def write(self, pieces: Sequence[Bulk], deadline: float) -> None:
-        """Begins to write to the peer's memory: it is there before the next message arrives.
+        """Writes to the peer's memory with the next message: it is there before that arrives.
 
         The local memory may be used again after `flush`. Raises as `send`.
         """
-        self._transfer(self._verbs.e.IBV_WR_RDMA_WRITE, pieces, deadline)
+        last = max(0, len(pieces) - _CHAIN)
+        self._transfer(self._write_code, pieces[:last], deadline)
+        self._behind += pieces[last:]
 
     def flush(self, deadline: float) -> None:
         """Waits until the card is done with everything. Raises as `send`."""
+        if self._behind:
+            pieces, self._behind = self._behind, []
+            self._transfer(self._write_code, pieces, deadline)
         self._settle(_BULK, 0, deadline)
         self._settle(_SEND, 0, deadline)
 
     def _transfer(self, opcode: int, pieces: Sequence[Bulk], deadline: float) -> None:
         for begin in range(0, len(pieces), _CHAIN):
             self._settle(_BULK, _CHAINS - 1, deadline)
-            some = pieces[begin : begin + _CHAIN]
-            chain: list[Any] = []  # a request does not keep the next one alive
-            for piece in reversed(some):
-                local = _Local(
-                    _BULK, opcode, piece.local, piece.length, piece.local_key,
-                    0 if chain else self._signaled)
-                # One that stands alone may be posted again as it is.
-                request = self._request(local) if len(some) == 1 else self._make_request(local)
-                request.set_wr_rdma(piece.remote_key, piece.remote)
-                if chain:
-                    request.next_wr = chain[-1]
-                chain.append(request)
-            self._post(chain[-1], _BULK)
+            chain = self._chain(opcode, pieces[begin : begin + _CHAIN], None)
+            self._post(chain[-1])
+            self._outstanding[_BULK] += 1
+
+    def _chain(self, opcode: int, pieces: Sequence[Bulk], message: Any) -> list[Any]:
+        """Requests, last one first; it is to be kept until the last of the list is posted.
+
+        They end with `message`, which tells when all are done; else the last piece does.
+        """
+        chain: list[Any] = [] if message is None else [message]  # none keeps the next one alive
+        for piece in reversed(pieces):
+            local = _Local(
+                _BULK, opcode, piece.local, piece.length, piece.local_key,
+                0 if chain else self._signaled)
+            # One that stands alone may be posted again: what differs is set each time.
+            request = self._request(local) if len(pieces) == 1 else self._make_request(local)
+            request.set_wr_rdma(piece.remote_key, piece.remote)
+            if chain:
+                request.next_wr = chain[-1]
+            chain.append(request)
+        return chain
 
     def _request(self, local: _Local) -> Any:
         """A request for the card; the one of before if there was one.
@@ -328,27 +369,32 @@ class QueuePair:
 
     # Completions.
 
-    def _post(self, request: object, kind: int) -> None:
+    def _post(self, request: object) -> None:
         if self._broken:
             raise ConnectionResetError(f"{self._source}: the queue pair is broken")
-        self._call(self._pair.post_send, request)
-        self._outstanding[kind] += 1
-
-    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         try:
-            return function(*arguments)
+            self._pair.post_send(request)
         except Exception as failure:
-            raise ConnectionAbortedError(f"{self._source}: {failure}") from failure
+            raise self._failed(failure) from failure
+
+    def _failed(self, failure: Exception) -> ConnectionAbortedError:
+        return ConnectionAbortedError(f"{self._source}: {failure}")
 
     def _reap(self) -> None:
-        count, completions = self._call(self._completions.poll, 8)
-        for completion in completions[:count]:
-            status, kind = int(completion.status), int(completion.wr_id)
+        try:
+            count, completions = self._completions.poll(8)
+        except Exception as failure:
+            raise self._failed(failure) from failure
+        if not count:
+            return
+        for completion in completions:
+            status, kind = completion.status, completion.wr_id
             if status:
                 self._broken = True
                 name = self._verbs.e.ibv_wc_status(status).name
                 raise ConnectionResetError(f"{self._source}: {name}")
             if kind < _RECEIVES:
+                self._unanswered = 0
                 self._arrived.append((kind, completion.byte_len))
             else:
                 self._outstanding[kind] -= 1
@@ -359,37 +405,59 @@ class QueuePair:
         A peer that is gone fails them within seconds, so the TCP connection is not asked.
         """
         while self._outstanding[kind] > limit:
-            self._sleep(self._poll_card, deadline, lambda: self._outstanding[kind] <= limit)
+            self._sleep(kind, limit, deadline)
 
-    def _sleep(self, poll: select.poll, deadline: float, done: Callable[[], bool]) -> bool:
-        """Waits until `done`, or a completion came; False if the socket has something instead."""
-        spin_until = time.monotonic() + _SPIN_S
-        while True:
-            self._reap()
-            if done():
-                return True
-            if time.monotonic() >= spin_until:
-                break
-            os.sched_yield()
+    def _done(self, kind: int, limit: int) -> bool:
+        return bool(self._arrived) if kind == _MESSAGE else self._outstanding[kind] <= limit
+
+    def _sleep(self, kind: int, limit: int, deadline: float) -> bool:
+        """Waits until a message is there, or at most `limit` posts of another kind outstanding, or
+        a completion came; False if the socket has something instead."""
+        if _SPIN_S and self._spin(kind, limit):
+            return True
         # Whoever waits for a message is not to be woken when his own was received. Soft-iWARP takes
         # that too far, and rings for no message at all.
-        solicited = poll is self._poll and not self._device.iwarp
-        self._call(self._completions.req_notify, solicited)
+        waits = kind == _MESSAGE
+        try:
+            self._completions.req_notify(waits and not self._device.iwarp)
+        except Exception as failure:
+            raise self._failed(failure) from failure
         self._reap()  # what came before the channel was armed rings no bell
-        if done():
+        if self._done(kind, limit):
             return True
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError("deadline passed")
         # Soft-RoCE rings no bell for the failure of what was sent to a waiter for messages.
-        limit = min(remaining, _LOOK_S) if any(self._outstanding) else remaining
-        woken = [file for file, _ in poll.poll(limit * 1000 + 1)]
-        if self._file in woken:
-            self._call(self._channel.get_cq_event, self._completions)
-            self._completions.ack_events(1)
-            return True
+        if remaining > _LOOK_S and (self._unanswered or any(self._outstanding)):
+            remaining = _LOOK_S
+        poll = self._poll if waits else self._poll_card
+        woken = poll.poll(remaining * 1000 + 1)
+        for file, _ in woken:
+            if file == self._file:
+                self._take_event()
+                self._reap()
+                return True
         self._reap()  # the last words of a peer that then hung up
-        return done() or not woken
+        return not woken or self._done(kind, limit)
+
+    def _spin(self, kind: int, limit: int) -> bool:
+        """As `_sleep`, for a moment and without sleeping; False if nothing came."""
+        spin_until = time.monotonic() + _SPIN_S
+        while True:
+            self._reap()
+            if self._done(kind, limit):
+                return True
+            if time.monotonic() >= spin_until:
+                return False
+            os.sched_yield()
+
+    def _take_event(self) -> None:
+        try:
+            self._channel.get_cq_event(self._completions)
+            self._completions.ack_events(1)
+        except Exception as failure:
+            raise self._failed(failure) from failure
 
     def linger(self, seconds: float) -> None:
         """Gives what was sent some time to arrive, unless it is broken."""

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from luciole.errors import FsError, Kind
 from luciole.proto.services import Buffer
-from luciole.rpc.interface import Memory, pages
+from luciole.rpc.interface import NO_PAYLOAD, Memory, pages
 from luciole.rpc.memory import address_of
 from luciole.rpc.rdma_device import Device, Settings, choose
 from luciole.rpc.rdma_listen import Listeners
@@ -85,6 +84,8 @@ class ServerEnd:
         Raises FsError CORRUPT_FRAME, INVALID_ARGUMENT, NO_SPACE or CONNECTION_LOST.
         """
         pieces, rooms = decode_table(table)
+        if not pieces:
+            return NO_PAYLOAD, rooms
         payload = self.arena.take(sum(piece.length for piece in pieces))
         transfers = []
         position = 0
@@ -94,12 +95,14 @@ class ServerEnd:
                 transfers.append(self._bulk(part, piece))
                 position += piece.length
         if transfers:
-            with _broken_means_lost():
+            try:
                 self._queue.read(transfers, deadline)
+            except OSError as failure:
+                raise _lost(failure) from failure
         return payload.toreadonly(), rooms
 
     def land(self, parts: Sequence[Buffer], rooms: Sequence[Piece], deadline: float) -> bool:
-        """Begins to write the parts of a reply into the caller's rooms.
+        """Writes the parts of a reply into the caller's rooms, as its message leaves.
 
         False: they do not go there, and travel. Raises FsError NO_SPACE or CONNECTION_LOST.
         """
@@ -108,25 +111,25 @@ class ServerEnd:
         pairs = [(part, room) for part, room in zip(parts, rooms, strict=True) if len(part)]
         if any(len(part) > room.length for part, room in pairs):
             return False
-        transfers = [self._bulk(self._own(part), room) for part, room in pairs]
-        with _broken_means_lost():
+        transfers = [self._bulk(part, room) for part, room in pairs]
+        try:
             self._queue.write(transfers, deadline)
+        except OSError as failure:
+            raise _lost(failure) from failure
         return True
 
-    def _own(self, part: Buffer) -> memoryview:
-        """A part, in memory that the card reaches."""
+    def _bulk(self, part: Buffer, piece: Piece) -> Bulk:
+        """A transfer between a part, or its copy in memory that the card reaches, and a piece."""
         view = memoryview(part).cast("B")
-        if self.arena.find(address_of(view), len(view)) is not None:
-            return view
-        copy = self.arena.take(len(view))
-        copy[:] = view
-        return copy
-
-    def _bulk(self, view: memoryview, piece: Piece) -> Bulk:
-        address = address_of(view)
-        known = self.arena.find(address, len(view))
-        assert known is not None, "all bulk goes through the arena"
-        return Bulk(address, len(view), known.local_key, piece.address, piece.key)
+        size, address = len(view), address_of(view)
+        known = self.arena.find(address, size)
+        if known is None:
+            copy = self.arena.take(size)
+            copy[:] = view
+            address = address_of(copy)
+            known = self.arena.find(address, size)
+            assert known is not None, "all bulk goes through the arena"
+        return Bulk(address, size, known.local_key, piece.address, piece.key)
 
     def flush(self, deadline: float) -> None:
         """Waits until the arena may be used again. Raises TimeoutError or OSError."""
@@ -153,13 +156,9 @@ def _check_way(device: Device, settings: Settings, *, managed: bool) -> None:
             f"the server's {device.name} is an iWARP device, which only rdma_cm connects")
 
 
-@contextmanager
-def _broken_means_lost() -> Iterator[None]:
+def _lost(failure: OSError) -> FsError:
     """A queue pair that broke is the end of its connection, and no fault of a handler."""
-    try:
-        yield
-    except OSError as failure:
-        raise FsError(Kind.CONNECTION_LOST, f"the queue pair broke: {failure}") from failure
+    return FsError(Kind.CONNECTION_LOST, f"the queue pair broke: {failure}")
 
 
 def ends() -> int:
