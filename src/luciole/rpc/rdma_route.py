@@ -20,7 +20,7 @@ from luciole.rpc.rdma_queue import QueuePair
 from luciole.rpc.rdma_table import Invitation
 
 _NO_REQUEST = bytes(20)  # of the length of MPA's, and not begun as one (RFC 5044, 7.1)
-_PORTS_TRIED = 8
+_PORTS_TRIED = 16
 READS_OUT = 1  # a caller reads nothing; none at all is more than some devices understand
 
 
