@@ -21,7 +21,7 @@ from luciole.proto.services import STORAGE, Buffer, Call, StorageStub
 from luciole.rpc import rdma_client, rdma_memory, rdma_server, stream
 from luciole.rpc.dispatch import Services
 from luciole.rpc.memory import PAGE, Region
-from luciole.rpc.rdma_device import Settings, choose, devices
+from luciole.rpc.rdma_device import Settings, choose
 from luciole.rpc.rdma_queue import _REQUESTS_MAX, _RETRIES, _TIMEOUT, QueuePair
 from luciole.rpc.rdma_table import decode_card
 from luciole.rpc.tcp_client import BlockingCaller
@@ -37,23 +37,14 @@ from luciole.tests.conformance.rpc import (
     T,
     pattern,
 )
+from luciole.tests.rdma.device import needs_device
 
 SOON_S = 8.0
 SETUPS: list[RdmaSetup] = ["tcp", "cm"]  # both ways to connect queue pairs
 CHOSEN = Settings(setup="cm" if os.environ.get("LUCIOLE_TEST_RDMA_SETUP") == "cm" else "auto")
 
 
-def _missing() -> str:
-    try:
-        devices()
-    except FsError as failure:
-        return failure.message
-    return ""
-
-
-pytestmark = pytest.mark.skipif(
-    bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up"
-)
+pytestmark = needs_device
 
 
 def serve(services: Services, port: int = 0) -> FramedServer:

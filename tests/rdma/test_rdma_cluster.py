@@ -14,26 +14,17 @@ import msgspec
 import pytest
 
 import luciole
-from luciole.errors import FsError
-from luciole.rpc.rdma_device import devices
 from luciole.tests.integration.cluster import Cluster, needs_fuse
 from luciole.tests.integration.test_killed_clients import killed_clients_leave_nothing
+from luciole.tests.rdma.device import needs_device
 
 MIB = 1 << 20
 LATEST_S = 30.0
 
 
-def _missing() -> str:
-    try:
-        devices()
-    except FsError as failure:
-        return failure.message
-    return ""
-
-
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up"),
+    needs_device,
 ]
 
 

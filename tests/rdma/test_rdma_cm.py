@@ -28,9 +28,9 @@ from luciole.rpc.reach import NodeCaller
 from luciole.rpc.tcp_client import BlockingCaller
 from luciole.rpc.tcp_server import FramedServer
 from luciole.tests.conformance.rpc import CLUSTER, StorageHandler, pattern
+from luciole.tests.rdma.device import needs_device
 from luciole.tests.rdma.test_rdma import (
     SOON_S,
-    _missing,
     all_gone,
     caller_at,
     caller_of,
@@ -38,9 +38,7 @@ from luciole.tests.rdma.test_rdma import (
     read,
 )
 
-pytestmark = pytest.mark.skipif(
-    bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up"
-)
+pytestmark = needs_device
 CM = Settings(setup="cm")
 SIZE = 1 << 20
 

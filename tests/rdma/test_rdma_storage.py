@@ -7,33 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from luciole.client.core.layout import chunk_id
-from luciole.errors import FsError
 from luciole.rpc import rdma_server
 from luciole.rpc.memory import Region
-from luciole.rpc.rdma_device import Settings, devices
+from luciole.rpc.rdma_device import Settings
 from luciole.runtime import drive
-from luciole.storage.engine.file import FileEngine
-from luciole.tests.conformance.engine_model import pattern
+from luciole.tests.rdma.device import needs_device
 from luciole.tests.storage.chain_fixture import CHUNK
-from luciole.tests.storage.test_sent_files import Calls, ServedChain, flip
+from luciole.tests.storage.test_sent_files import (
+    BLOCK,
+    CHUNK_ID,
+    DATA,
+    FILE,
+    Calls,
+    ServedChain,
+    flip,
+    served,
+)
 
-FILE = 7
-CHUNK_ID = chunk_id(FILE, 0)
-BLOCK = 64 * 1024
-DATA = pattern(1, 300_000)
-
-
-def _missing() -> str:
-    try:
-        devices()
-    except FsError as failure:
-        return failure.message
-    return ""
-
-
-pytestmark = pytest.mark.skipif(
-    bool(_missing()), reason=f"{_missing()}; `make test-rdma` brings one up")
+pytestmark = needs_device
 
 
 class Rotting(Calls):
@@ -53,16 +44,8 @@ def calls() -> list[Rotting]:
 
 @pytest.fixture
 def chain(calls: list[Rotting], tmp_path: Path) -> Iterator[ServedChain]:
-    engines = [
-        FileEngine.open(tmp_path / str(number), cluster_id="a", target_id=number, create=True,
-                        durability="process", reserve=0, calls=own)
-        for number, own in enumerate(calls, start=1)]
-    fixture = ServedChain(engines, Settings())
-    fixture.write(FILE, 0, DATA)
-    yield fixture
-    fixture.close()
-    for engine in engines:
-        engine.close()
+    with served(calls, tmp_path, Settings()) as fixture:
+        yield fixture
 
 
 def read_into(chain: ServedChain, room: memoryview) -> None:

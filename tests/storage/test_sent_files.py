@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from luciole.rpc.tcp_server import FramedServer
 from luciole.runtime import drive
 from luciole.storage.engine.calls import FileCalls
 from luciole.storage.engine.file import FileEngine
+from luciole.storage.engine.interface import ChunkEngine
 from luciole.tests.conformance.engine_model import pattern, replace, write
 from luciole.tests.storage.chain_fixture import CHUNK, ChainFixture, stage
 
@@ -88,23 +90,34 @@ def calls() -> list[Calls]:
     return [Calls(), Calls()]
 
 
-@pytest.fixture
-def chain(calls: list[Calls], tmp_path: Path) -> Iterator[ServedChain]:
+@contextmanager
+def served(
+    calls: Sequence[Calls], folder: Path, rdma: Settings | None = None
+) -> Iterator[ServedChain]:
+    """A chain with a file, on engines that call the system so."""
     engines = [
-        FileEngine.open(tmp_path / str(number), cluster_id="a", target_id=number, create=True,
+        FileEngine.open(folder / str(number), cluster_id="a", target_id=number, create=True,
                         durability="process", reserve=0, calls=own)
         for number, own in enumerate(calls, start=1)]
-    fixture = ServedChain(engines)
-    fixture.write(FILE, 0, DATA)
-    if not _all_cached(engines[0]):
-        pytest.skip("this system does not tell what the page cache holds")
-    yield fixture
-    fixture.close()
-    for engine in engines:
-        engine.close()
+    fixture = ServedChain(engines, rdma)
+    try:
+        fixture.write(FILE, 0, DATA)
+        yield fixture
+    finally:
+        fixture.close()
+        for engine in engines:
+            engine.close()
 
 
-def _all_cached(engine: FileEngine) -> bool:
+@pytest.fixture
+def chain(calls: list[Calls], tmp_path: Path) -> Iterator[ServedChain]:
+    with served(calls, tmp_path) as fixture:
+        if not _all_cached(fixture.replicas[0].engine):
+            pytest.skip("this system does not tell what the page cache holds")
+        yield fixture
+
+
+def _all_cached(engine: ChunkEngine) -> bool:
     return engine.locate_clean(CHUNK_ID, 0, CHUNK) is not None
 
 
@@ -161,7 +174,7 @@ def test_what_is_not_in_memory_or_not_at_rest_is_read(
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
     engine = chain.replicas[0].engine
-    if _all_cached(engine):  # type: ignore[arg-type]
+    if _all_cached(engine):
         pytest.skip("a file system that keeps its pages")
     assert chain.read(FILE, 0, len(DATA)) == DATA
     assert reads(calls)
